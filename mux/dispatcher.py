@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -25,14 +25,11 @@ import mux
 from mux.core.broker import Broker
 from mux.core.commands import (
     AnswerOutside,
-    Charge,
-    Close,
     Command,
+    ConnectionCommand,
     Forward,
     Publish,
-    ReadOn,
-    StopReading,
-    TellWhenDrained,
+    PublishRun,
 )
 from mux.core.events import (
     AnsweredOutside,
@@ -56,7 +53,15 @@ from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import TEXT, ClientPort, Traffic, WriteScheduler, frame_header, text_frame
+from mux.outbox import (
+    TEXT,
+    ClientPort,
+    Traffic,
+    WriteScheduler,
+    frame_header,
+    text_frame,
+    text_frames,
+)
 from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
@@ -172,9 +177,9 @@ class Dispatcher:
         if self._frames:
             self._deliver()
         if self._next:
-            self._handle_next()
+            self._handle_raised()
 
-    def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
+    def handle_lines(self, lines: Sequence[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
 
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
@@ -182,26 +187,40 @@ class Dispatcher:
         lines differ in what they cost, so the step ends after ``LINES_SECONDS``. Return how many
         lines were handled.
         """
-        now, began, handled = trio.current_time(), time.perf_counter(), 0
+        now, began = trio.current_time(), time.perf_counter()
+        handled, look_at = 0, LINES_A_LOOK
         self._look_at_clock(now)
-        for line in lines:
-            handled += 1
+        while handled < len(lines):
             try:
-                event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
-                for command in self.broker.handle(event, now):
-                    self._perform(command)
+                handled += self._handle_next(lines, handled, now)
             except Exception:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
                 # everybody's runtime.
-                log.exception("a line of the app-server could not be handled", bytes=len(line))
-            if not handled % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
-                break
+                size = len(lines[handled])
+                log.exception("a line of the app-server could not be handled", bytes=size)
+                handled += 1
+            if handled >= look_at:
+                look_at = handled + LINES_A_LOOK
+                if time.perf_counter() - began > LINES_SECONDS:
+                    break
         self.traffic.from_app_server += handled
         self._keep()
         self._deliver()
         self._set_alarm()
         if self._next:
-            self._handle_next()
+            self._handle_raised()
+        return handled
+
+    def _handle_next(self, lines: Sequence[bytes | LongLine], at: int, now: float) -> int:
+        """Handle the next line, or the next run of deltas. Return how many lines that are."""
+        alone = at == len(lines) - 1  # most reads at a model's pace: no run is looked for
+        handled, commands = (0, []) if alone else self.broker.handle_run(lines, at, now)
+        if not handled:
+            line = lines[at]
+            event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
+            handled, commands = 1, self.broker.handle(event, now)
+        for command in commands:
+            self._perform(command)
         return handled
 
     def _look_at_clock(self, now: float) -> None:
@@ -232,33 +251,38 @@ class Dispatcher:
         if self.broker.next_wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.next_wakeup
 
-    def _handle_next(self) -> None:
-        """Handle the events that came up while commands were performed.
-
-        The core couldn't be called then.
-        """
+    def _handle_raised(self) -> None:
+        """Handle the events that came up while commands were performed, and no others could be."""
         while self._next:
             self.handle(self._next.pop(0))
 
     def _perform(self, command: Command) -> None:
         if type(command) is Publish:
             if command.recipients:
-                if command.recipients is not self._recipients:
-                    self._deliver()  # first: each client gets its messages in the core's order
-                    self._recipients = command.recipients
+                self._address(command.recipients, command.method)
                 if isinstance(message := command.message, bytes):
                     self._frames.append(text_frame(message))
                 else:
                     self._deliver_pieces(message)
-                if self.debug:
-                    log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
                 self._entries.append(command.entry)
+        elif type(command) is PublishRun:
+            if command.recipients:
+                self._address(command.recipients, command.method)
+                self._frames += text_frames(command.messages)
+            self._entries += command.entries
         else:
             if self._frames:
                 self._deliver()  # first: a `Close`, say, must come behind what was published before
             self._keep()  # first: it may be read from the journal
             self._perform_rarer(command)
+
+    def _address(self, recipients: tuple[ClientId, ...], method: str) -> None:
+        if recipients is not self._recipients:
+            self._deliver()  # first: each client gets its messages in the core's order
+            self._recipients = recipients
+        if self.debug:
+            log.debug("to clients", clients=recipients, method=method)
 
     def _keep(self) -> None:
         """Store the entries that were published, all at once: a read may hold hundreds."""
@@ -293,27 +317,10 @@ class Dispatcher:
                     log.debug("to app-server", method=method)
             case AnswerOutside():
                 self._serve(command)
-            case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
-                self._perform_on_client(self._ports[command.client], command)
+            case ConnectionCommand(client):
+                self._ports[client].perform(command)
             case _:
                 self.shells.perform(command)
-
-    def _perform_on_client(
-        self, port: ClientPort, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
-    ) -> None:
-        match command:
-            case Close(_, code, reason):
-                port.close(code, reason)
-            case Charge():
-                port.idle += 1
-            case StopReading():
-                port.read_on = trio.Event()
-            case ReadOn():
-                if port.read_on is not None:
-                    port.read_on.set()
-                    port.read_on = None
-            case TellWhenDrained():
-                port.outbox.tell_when_drained()
 
     def _serve(self, request: AnswerOutside) -> None:
         try:

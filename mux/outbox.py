@@ -18,6 +18,15 @@ from collections.abc import Callable, Iterable
 import attrs
 import trio
 
+from mux.core.commands import (
+    Charge,
+    Close,
+    ConnectionCommand,
+    ReadOn,
+    StopReading,
+    TellWhenDrained,
+)
+
 TEXT = 0x81
 """The first byte of a text message's only frame."""
 
@@ -239,6 +248,35 @@ class ClientPort:
     read_on: trio.Event | None = None
     """Present while the connection must not be read; set as soon as it may be."""
 
+    def perform(self, command: ConnectionCommand) -> None:
+        """Perform a command of the core on the connection."""
+        match command:
+            case Close(_, code, reason):
+                self.close(code, reason)
+            case Charge():
+                self.idle += 1
+            case StopReading():
+                self.read_on = trio.Event()
+            case ReadOn():
+                if self.read_on is not None:
+                    self.read_on.set()
+                    self.read_on = None
+            case TellWhenDrained():
+                self.outbox.tell_when_drained()
+            case _:
+                raise TypeError(f"no such command: {command!r}")
+
+
+class _Headers(dict[int, bytes]):
+    """Headers of text frames by their payload's size; there are as many as sizes of deltas."""
+
+    def __missing__(self, size: int) -> bytes:
+        header = self[size] = frame_header(TEXT, size)
+        return header
+
+
+_HEADERS = _Headers()
+
 
 def _joined(frames: list[bytes | memoryview]) -> bytes | memoryview:
     return frames[0] if len(frames) == 1 else b"".join(frames)
@@ -255,6 +293,11 @@ def text_frame(message: bytes) -> bytes:
     if size < MEDIUM:  # as nearly all are, so it's worth a line
         return b"\x81\x7e" + size.to_bytes(2, "big") + message
     return frame_header(TEXT, size) + message
+
+
+def text_frames(messages: list[bytes]) -> list[bytes]:
+    """Return a text frame for each of many short messages."""
+    return [_HEADERS[len(message)] + message for message in messages]
 
 
 def frame_header(first: int, size: int) -> bytes:

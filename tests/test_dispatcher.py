@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from mux.core.broker import Broker
-from mux.core.commands import Close, Command, Log, Publish, ReadJournal
+from mux.core.commands import Close, Command, Log, Publish, PublishRun, ReadJournal
 from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePassed, UpstreamSent
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
@@ -165,12 +165,21 @@ async def test_a_line_that_cannot_be_handled_costs_only_itself(place: int) -> No
     _, outbox = attached(dispatcher)
     lines = [b"a", b"b"]
     lines.insert(place, b"unheard of")
-
-    def each() -> Iterator[bytes]:
-        yield from lines
-
-    dispatcher.handle_lines(each())
+    assert dispatcher.handle_lines(lines) == 3
     assert b"".join(outbox.pieces) == text_frame(b"1") + text_frame(b"2")
+
+
+async def test_a_run_is_framed_counted_and_stored_as_its_lines_are() -> None:
+    stored: list[Entry] = []
+    entries = [Entry(seq, "t", "x", b"%d" % seq) for seq in range(1, 10)]
+    run = PublishRun([each.message for each in entries], (1,), "x", entries)
+    script: dict[bytes, list[Command]] = {b"a": [publish(b"0", (1,))], b"run": [run]}
+    dispatcher = connected(Scripted(script), keep=lambda *some: stored.extend(some))
+    _, outbox = attached(dispatcher)
+    assert dispatcher.handle_lines([b"a", b"run"]) == 2
+    assert outbox.pieces == [b"".join(text_frame(b"%d" % each) for each in range(10))]
+    assert dispatcher.traffic.to_clients == 10
+    assert stored == entries
 
 
 @attrs.define(eq=False)

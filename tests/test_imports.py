@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"core"},
     "client": {"config.locate"},
     "documents": set(),
-    "outbox": set(),
+    "outbox": {"core"},
     "posix": set(),
     "text": set(),
 }  # fmt: skip
@@ -77,7 +77,7 @@ CORE_LAYERS: list[set[str]] = [
     {"broker"},
     {"client_messages", "connections"},
     {"notifications"},
-    {"responses"},
+    {"deltas", "responses"},
     {"wiring"},
     {"features"},
     {"audit_approvals"},

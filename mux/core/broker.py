@@ -24,6 +24,8 @@ awaits, reads a clock, or fails half-way: an event is handled whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mux.core import audit_events
 from mux.core.client_messages import ClientRouter
 from mux.core.commands import Command
@@ -66,6 +68,7 @@ from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError
+from mux.core.protocol.long_line import LongLine
 from mux.core.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.durable import Durable
@@ -231,6 +234,19 @@ class Broker:
         if state.durable.touched:
             self._durability.save()
         return out
+
+    def handle_run(
+        self, lines: Sequence[bytes | LongLine], at: int, now: float
+    ) -> tuple[int, list[Command]]:
+        """Handle the app-server's lines from ``at`` on as one, as far as they are a run of deltas.
+
+        Return how many these are, and the commands to carry out.
+        """
+        state = self.state
+        state.now = now
+        out: list[Command] = []
+        state.out = out
+        return self._notifications.handle_run(lines, at), out
 
     def _handle_rarer(self, event: Event) -> None:
         state = self.state

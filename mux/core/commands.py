@@ -6,6 +6,7 @@ whatever the number of recipients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -45,28 +46,37 @@ class Publish(Command, frozen=True, gc=False):
     """The entry to keep in the journal, if any."""
 
 
-class Charge(Command, frozen=True):
+class PublishRun(Command, frozen=True, gc=False):
+    """Put consecutive messages into the outbox of every recipient, each framed once."""
+
+    messages: list[bytes]
+    recipients: tuple[ClientId, ...]
+    """Empty if the messages are for the journal alone."""
+    method: str
+    entries: Sequence[Entry] = ()
+    """The entries to keep in the journal, if any."""
+
+
+class ConnectionCommand(Command, frozen=True):
+    """Something to do with one client's connection."""
+
+    client: ClientId
+
+
+class Charge(ConnectionCommand, frozen=True):
     """Count a message that asks for nothing, or was refused: a client may send only so many."""
 
-    client: ClientId
 
-
-class StopReading(Command, frozen=True):
+class StopReading(ConnectionCommand, frozen=True):
     """Stop reading from the client until ``ReadOn``: it is owed too much."""
 
-    client: ClientId
 
-
-class ReadOn(Command, frozen=True):
+class ReadOn(ConnectionCommand, frozen=True):
     """Read from the client again."""
 
-    client: ClientId
 
-
-class TellWhenDrained(Command, frozen=True):
+class TellWhenDrained(ConnectionCommand, frozen=True):
     """Send ``ClientDrained`` once the client's outbox has room again, or at once if it has."""
-
-    client: ClientId
 
 
 class ReadJournal(Command, frozen=True):
@@ -157,10 +167,9 @@ class NoticeAnswerJudged(Command, frozen=True):
     """Why it was refused."""
 
 
-class Close(Command, frozen=True):
+class Close(ConnectionCommand, frozen=True):
     """Close one client's connection with a WebSocket code and a reason (at most 123 bytes)."""
 
-    client: ClientId
     code: int
     reason: str
 

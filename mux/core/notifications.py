@@ -9,10 +9,12 @@ Used by ``broker``, for every line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
-import msgspec
 
 from mux.core import audit_events
+from mux.core.deltas import DeltaRouter
 from mux.core.features.inbox import inbox_cards
 from mux.core.features.notices import notice_triggers
 from mux.core.features.requests import turn_interrupts
@@ -20,16 +22,13 @@ from mux.core.features.subscriptions.subscriptions import USAGE
 from mux.core.features.turns.shared_titles import ReplayedMessage
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
-from mux.core.state.delta_stream import DeltaStream
 from mux.core.state.pending_requests import RESOLVED
-from mux.core.state.threads import Recipients
 from mux.core.wiring import Features
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
@@ -46,18 +45,6 @@ _TURNING_POINTS = frozenset(
 )
 
 
-class _Stretch(msgspec.Struct, frozen=True, eq=False):
-    """Consecutive deltas of one stream of an item, and what is known of all of them."""
-
-    thread: str
-    method: str
-    item: str | None
-    summary_index: int | None
-    content_index: int | None
-    stream: DeltaStream
-    recipients: Recipients
-
-
 @attrs.define(eq=False, repr=False)
 class NotificationRouter:
     """Routes the app-server's lines."""
@@ -65,17 +52,19 @@ class NotificationRouter:
     parts: Features
     responses: ResponseRouter
     _previous: UpstreamMessage | None = None
-    """The line before the current one."""
-    _stretch: _Stretch | None = None
-    """The stretch that the latest delta belongs to; None once anything else happened."""
+    """The line before the current one; None for one of a run, which is a delta."""
+    deltas: DeltaRouter = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.deltas = DeltaRouter(self.parts.state)
 
     def handle(self, line: bytes) -> bool:
         """Handle one line. Return True if it was one more delta, by which nothing else changes."""
         self.parts.state.appserver.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
-        streams = message is not None and self._streams(line, message)
+        streams = message is not None and self.deltas.handle(line, message)
         if not streams:
-            self._stretch = None
+            self.deltas.interrupted()
             self._sent(line, message)
         self._previous = message
         return streams
@@ -86,62 +75,22 @@ class NotificationRouter:
         Any other is handled whole.
         """
         self.parts.state.appserver.last_heard = self.parts.state.now
-        self._stretch, self._previous = None, None
+        self.deltas.interrupted()
+        self._previous = None
         if not self.responses.answered_long(line):
             self.handle(line.rope().whole())
 
+    def handle_run(self, lines: Sequence[bytes | LongLine], at: int) -> int:
+        """Handle the lines from ``at`` on that are a run of deltas; return how many these are."""
+        handled = self.deltas.handle_run(lines, at)
+        if handled:
+            self.parts.state.appserver.last_heard = self.parts.state.now
+            self._previous = None
+        return handled
+
     def interrupted(self) -> None:
-        """End the stretch: another event than a line may have changed who follows a thread."""
-        self._stretch = None
-
-    def _streams(self, line: bytes, message: UpstreamMessage) -> bool:
-        """Publish the line if it is one more delta of an item that runs and is followed.
-
-        This is the hot path: nearly all of a turn's lines are such deltas. Nothing else that the
-        table and the features look for can be true of one: it is published and kept for clients
-        that join later. What that takes is looked up once for each stretch. Return whether the line
-        was such a delta.
-        """
-        params = message.params
-        if params is None or params.delta is jsonrpc.ABSENT:
-            return False
-        stretch = self._stretch
-        if stretch is None or (
-            params.itemId != stretch.item
-            or message.method != stretch.method
-            or params.threadId != stretch.thread
-            or params.summaryIndex != stretch.summary_index
-            or params.contentIndex != stretch.content_index
-        ):
-            stretch = self._stretch = self._begin_stretch(line, message, params)
-            if stretch is None:
-                return False
-        state = self.parts.state
-        state.publish_to_followers(stretch.thread, stretch.method, line, stretch.recipients)
-        stretch.stream.add(bytes(params.delta))
-        return True
-
-    def _begin_stretch(
-        self, line: bytes, message: UpstreamMessage, params: ItemParams
-    ) -> _Stretch | None:
-        method, thread, threads = message.method, params.threadId, self.parts.state.threads
-        if method not in MERGEABLE or thread is None or message.id is not jsonrpc.ABSENT:
-            return None
-        known = threads.known.get(thread)
-        if known is None or not known.claimed or thread in self.parts.state.title_turns.running:
-            return None
-        item = known.running.items.get(params.itemId or "")
-        if item is None or item.completed is not None:
-            return None
-        return _Stretch(
-            thread,
-            method,
-            params.itemId,
-            params.summaryIndex,
-            params.contentIndex,
-            item.stream(method, params, line),
-            threads.recipients(thread, method),
-        )
+        """Note that another event than a line came."""
+        self.deltas.interrupted()
 
     def _sent(self, line: bytes, message: UpstreamMessage | None) -> None:
         if message is None:

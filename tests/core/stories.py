@@ -31,6 +31,7 @@ from mux.core.commands import (
     NoticeAnswerJudged,
     Notify,
     Publish,
+    PublishRun,
     ReadOn,
     Record,
     Resolve,
@@ -291,16 +292,8 @@ class Story:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case Publish(told, recipients, _, entry):
-                if entry is not None and self.durable:
-                    self.entries.append(entry)
-                message = told.whole() if isinstance(told, Rope) else told
-                assert b"\n" not in message
-                parsed = json.loads(message)
-                assert len(set(recipients)) == len(recipients), "a recipient stands twice"
-                for id in recipients:
-                    self.peers[id].inbox.append(parsed)
-                    self.peers[id].raw.append(message)
+            case Publish() | PublishRun():
+                self._publish(command)
             case Forward(line):
                 assert b"\n" not in line
                 assert b"\r" not in line
@@ -322,6 +315,26 @@ class Story:
                 self.lives.append(command)
             case _:
                 raise AssertionError(f"no such command: {command!r}")
+
+    def _publish(self, command: Publish | PublishRun) -> None:
+        if isinstance(command, PublishRun):
+            messages, entries = command.messages, command.entries
+        else:
+            whole = command.message
+            messages = [whole.whole() if isinstance(whole, Rope) else whole]
+            entries = () if command.entry is None else (command.entry,)
+        if self.durable:
+            self.entries += entries
+        for each in messages:
+            self._sends(each, command.recipients)
+
+    def _sends(self, message: bytes, recipients: tuple[ClientId, ...]) -> None:
+        assert b"\n" not in message
+        parsed = json.loads(message)
+        assert len(set(recipients)) == len(recipients), "a recipient stands twice"
+        for id in recipients:
+            self.peers[id].inbox.append(parsed)
+            self.peers[id].raw.append(message)
 
     def _saves(self, key: str, value: bytes | None) -> None:
         if value is None:
@@ -392,6 +405,18 @@ class Story:
             self.tell(UpstreamSentLong(in_pieces(line, self.pieces)))
         else:
             self.tell(UpstreamSent(line))
+
+    def says_at_once(self, *lines: bytes) -> list[int]:
+        """Lines of the app-server that are read at once. Returns how many each step handled."""
+        steps: list[int] = []
+        while (at := sum(steps)) < len(lines):
+            handled, commands = self.broker.handle_run(lines, at, self.now)
+            for command in commands:
+                self._perform(command)
+            if not handled:
+                self.tell(UpstreamSent(lines[at]))
+            steps.append(handled or 1)
+        return steps
 
     def answers(self, asked: Json, result: object = None) -> None:
         """Answer what it was asked (a message that ``written`` gave)."""

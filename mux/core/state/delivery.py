@@ -5,6 +5,8 @@
     publish               the thread's followers      yes          yes          reads the entry
     publish_to_followers  the same, looked up by      yes          yes          reads the entry
                           the caller
+    publish_run           the same, for a run of  yes          yes          reads the entries
+                          deltas
     send_live             live clients                no           no           isn't asked for
     publish_to_all        every client past its       to the       if anybody   followers read the
                           handshake; of a private     thread's     ever         entry; others get
@@ -40,6 +42,7 @@ from mux.core.commands import (
     Level,
     Log,
     Publish,
+    PublishRun,
     ReadJournal,
     ReadOn,
     StopReading,
@@ -186,6 +189,20 @@ class Delivery(Holding):
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
         for group in groups:
             self.hold(thread, group, entry)
+
+    def publish_run(
+        self, thread: str, method: str, messages: list[bytes], recipients: Recipients
+    ) -> None:
+        """Do what `publish_to_followers` does, for consecutive deltas of one stream."""
+        entries = self.journal.add_run(thread, method, messages)
+        live, aware, groups = recipients
+        self.out.append(PublishRun(messages, live, method, entries))
+        if aware:
+            numbered = [with_seq(entry.message, entry.seq) for entry in entries]
+            self.out.append(PublishRun(numbered, aware, method))
+        for group in groups:
+            for entry in entries:
+                self.hold(thread, group, entry)
 
     def publish_to_all(self, thread: str | None, method: str, message: bytes) -> None:
         """Send a message to every client past the handshake.

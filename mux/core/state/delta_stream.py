@@ -34,10 +34,14 @@ class DeltaStream:
     def add(self, delta: bytes) -> None:
         """Append the inside of a delta, which is a JSON string; any other value is left out."""
         if delta.startswith(b'"'):
-            self._text += delta[1:-1]
-            if len(self._text) >= PIECE_BYTES:
-                self._pieces.append(bytes(self._text))
-                self._text.clear()
+            self.add_text(delta[1:-1])
+
+    def add_text(self, text: bytes) -> None:
+        """Append text: the insides of JSON strings."""
+        self._text += text
+        if len(self._text) >= PIECE_BYTES:
+            self._pieces.append(bytes(self._text))
+            self._text.clear()
 
     def end(self, size: int) -> bytes:
         """Return the last bytes of the text, so many at most if there are more."""

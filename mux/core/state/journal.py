@@ -41,12 +41,27 @@ class Journal:
         """Number a message and remember it."""
         self.head += 1
         entry = Entry(self.head, thread, method, message)
-        recent = self._recent
-        recent.append(entry)
+        self._recent.append(entry)
         self._bytes += len(message)
+        if self._bytes > self.memory_bytes:
+            self._forget_oldest()
+        return entry
+
+    def add_run(self, thread: str, method: str, messages: list[bytes]) -> list[Entry]:
+        """Number consecutive messages of one method and remember them."""
+        first = self.head + 1
+        self.head += len(messages)
+        entries = [Entry(seq, thread, method, each) for seq, each in enumerate(messages, first)]
+        self._recent += entries
+        self._bytes += sum(map(len, messages))
+        if self._bytes > self.memory_bytes:
+            self._forget_oldest()
+        return entries
+
+    def _forget_oldest(self) -> None:
+        recent = self._recent
         while self._bytes > self.memory_bytes and len(recent) > 1:
             self._bytes -= len(recent.popleft().message)
-        return entry
 
     @property
     def remembered_after(self) -> int:
