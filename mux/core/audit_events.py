@@ -139,7 +139,7 @@ def drives(method: str, *, begins: bool) -> bool:
     return (begins or method in TURNS) and SCOPES.get(method) == "drive"
 
 
-def asked(
+def record_request(
     state: State, client: Client, request: Request, message: ClientMessage, scope: Scope
 ) -> None:
     """Record a client's request if it drives a turn or needs ``admin``; others aren't recorded."""
@@ -203,7 +203,7 @@ def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
     return {"by": turn.actor, "queued": turn.id, "thread": thread}
 
 
-def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:
+def record_answer(state: State, request: Request, line: bytes, *, failed: bool) -> None:
     """Record the app-server's answer to a request that ``asked`` recorded."""
     if request.recorded is None:
         return

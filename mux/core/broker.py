@@ -224,8 +224,8 @@ class Broker:
         if state.unread:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
-            self._subscriptions.let_go()
-        if state.restart.asked:
+            self._subscriptions.release_unused()
+        if state.restart.requests:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()

@@ -77,7 +77,7 @@ class ClientRouter:
         self._shared_titles = parts.shared_titles
         self._subscriptions = parts.subscriptions
         self._turn_queueing = parts.turn_queueing
-        self._clearance.again = self._handshakes.again = self.asked
+        self._clearance.again = self._handshakes.again = self.handle_request
 
     def handle(self, client: Client, text: bytes) -> None:
         """Handle one message."""
@@ -90,7 +90,7 @@ class ClientRouter:
             return
         self._attention.sent(client)
         if message.kind == "request":
-            self.asked(client, message)
+            self.handle_request(client, message)
         elif message.kind == "notification":
             self._notified(client, message)
         else:
@@ -103,7 +103,7 @@ class ClientRouter:
         self.state.error(client, bad.id, bad.code, text)
         self.state.charge(client)
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle_request(self, client: Client, message: ClientMessage) -> None:
         """Handle a request, the first time or after it has waited."""
         if message.commas > client_message.FEW_ELEMENTS and self._has_too_many(client, message):
             return
@@ -156,13 +156,13 @@ class ClientRouter:
                 self._subscriptions.client_unfollows(client, message, rule)
             case Route.REPLAY:
                 if not self._is_down(client, message):
-                    self._replays.asked(client, message)
+                    self._replays.handle(client, message)
             case _:
                 self._pass_on(client, message, rule, scope)
 
     def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
-        asked = jsonrpc.read_fields(message.params) or {}
-        now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
+        params = jsonrpc.read_fields(message.params) or {}
+        now, broker = (params.get(name) == b"true" for name in ("now", "broker"))
         if broker and not self.state.durable.is_enabled:
             text = "this broker has no supervisor, which would start the next one"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -182,13 +182,13 @@ class ClientRouter:
             case Route.ANSWER:
                 self._approval_answers.from_client(client, message)
             case Route.QUEUE:
-                self._queue_requests.asked(client, message)
+                self._queue_requests.handle(client, message)
             case Route.INBOX:
-                self._inbox.asked(client, message)
+                self._inbox.handle(client, message)
             case Route.DIGEST:
-                self._digests.asked(client, message)
+                self._digests.handle(client, message)
             case Route.FILES:
-                self._files.asked(client, message)
+                self._files.handle(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -263,8 +263,10 @@ class ClientRouter:
             self._notice_triggers.acted(client, message.method, message.thread)
         if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
             return
-        audit_events.asked(self.state, client, request, message, scope)
-        outcome = self._shared_titles.asked(client, request, message.params) if private else None
+        audit_events.record_request(self.state, client, request, message, scope)
+        outcome = (
+            self._shared_titles.replay_for(client, request, message.params) if private else None
+        )
         if outcome is not None:
             self._notifications.retell(outcome)
         elif not self._recovery.holds(request, thread):

@@ -50,7 +50,7 @@ class ServerRequests:
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
-    def asked(self, line: bytes, message: UpstreamMessage) -> None:
+    def offer_new(self, line: bytes, message: UpstreamMessage) -> None:
         """Offer a new request of the app-server, unless it is a repetition."""
         state, upstream, method = self.state, bytes(message.id), message.method or ""
         if state.pending_requests.is_repetition(upstream):

@@ -42,7 +42,7 @@ class InboxRequests:
     host: str = ""
     """The machine's name, as people know it."""
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Answer ``mux/inbox`` or ``mux/usage``, or send the request for it upstream."""
         try:
             if message.method == "mux/usage":

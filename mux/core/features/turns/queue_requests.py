@@ -28,7 +28,7 @@ class QueueRequests:
 
     state: State
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Answer a ``mux/queue/…`` request."""
         match message.method:
             case "mux/queue/list":
