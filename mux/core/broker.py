@@ -272,7 +272,7 @@ class Broker:
                 | JournalRead(client)
             ):
                 if client in state.clients:  # else it left before the event came
-                    self._connections.told_of(state.clients[client], event)
+                    self._connections.handle(state.clients[client], event)
             case AnsweredOutside(client, message, method):
                 state.answer(client, message, method)
             case UpstreamStarted(generation):

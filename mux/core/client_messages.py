@@ -138,9 +138,9 @@ class ClientRouter:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:
-                self._asked_to_restart(client, message)
+                self._plan_restart(client, message)
             case route if route in _ANSWERED_HERE:
-                self._asked_of_broker(client, message, rule)
+                self._answer_here(client, message, rule)
             case Route.INITIALIZE:
                 if not self._handshakes.initialize(client, message):
                     self._pass_on(client, message, _AS_IT_IS, "observe")
@@ -160,7 +160,7 @@ class ClientRouter:
             case _:
                 self._pass_on(client, message, rule, scope)
 
-    def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
+    def _plan_restart(self, client: Client, message: ClientMessage) -> None:
         params = jsonrpc.read_fields(message.params) or {}
         now, broker = (params.get(name) == b"true" for name in ("now", "broker"))
         if broker and not self.state.durable.is_enabled:
@@ -171,9 +171,9 @@ class ClientRouter:
         if broker:
             self.state.out.append(RenewBroker())
         else:
-            self._recovery.asked_to_restart(client.id, message.id, now=now)
+            self._recovery.plan_restart(client.id, message.id, now=now)
 
-    def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+    def _answer_here(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         match rule.route:
             case Route.FOCUS:
                 self._attention.focused(client, message)

@@ -38,7 +38,7 @@ class Connections:
         client.overrides = event.overrides
         self.parts.state.clients[event.client] = client
 
-    def told_of(self, client: Client, event: Event) -> None:
+    def handle(self, client: Client, event: Event) -> None:
         """Handle an event of a client that is attached."""
         state = self.parts.state
         match event:

@@ -164,7 +164,7 @@ class NotificationRouter:
 
     def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
         for id in self.parts.state.threads.audience(None):
-            if id in recipients and self.parts.state.clients[id].hears(method):
+            if id in recipients and self.parts.state.clients[id].receives(method):
                 self.parts.state.send(id, line, method)
 
     def _working(self) -> set[ClientId]:

@@ -130,7 +130,7 @@ class ResumeState:
         if message.kind == "request":
             if message.method == INITIALIZE and self.hello is None:
                 line = self._declared(message.fields)
-            self.in_flight.setdefault(message.id, []).append(_asked(message, line))
+            self.in_flight.setdefault(message.id, []).append(_waiting(message, line))
         elif message.kind == "notification":
             self.initialized |= message.method == "initialized"
         elif message.id in self.offered:
@@ -309,7 +309,7 @@ _PROCESS_GONE: dict[str, object] = {
 }
 
 
-def _asked(message: ClientMessage, line: bytes) -> Waiting:
+def _waiting(message: ClientMessage, line: bytes) -> Waiting:
     """Return what is remembered of a request: only what is needed, as some hold whole pictures."""
     method, rule = message.method, request_rule(message.method)
     params = message.params if rule.route is Route.FOLLOW or method in _OF_PARAMS else b""

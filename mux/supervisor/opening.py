@@ -34,7 +34,7 @@ class Opening:
         messages = channel.receive() or []
         while not messages:
             messages = channel.receive() or []
-        (self.hello, self.descriptors), *self.heard = messages
+        (self.hello, self.descriptors), *self.messages = messages
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Opening | None:

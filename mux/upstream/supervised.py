@@ -94,7 +94,7 @@ class Supervision:
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
             opening.asked,
-            opening.heard,
+            opening.messages,
             hello.get("kept", False),
             hello.get("trouble"),
         )

@@ -55,7 +55,7 @@ class DownloadRoutes:
         status = HTTPStatus.OK
         part = request.headers.get("range")
         if part is not None and request.headers.get("if-range", tag) == tag:
-            byte_range = _asked(part, download.bytes)
+            byte_range = _byte_range(part, download.bytes)
             if byte_range is None:
                 headers["Content-Range"] = f"bytes */{download.bytes}"
                 return Response(
@@ -130,7 +130,7 @@ def _headers(download: Download, tag: str) -> dict[str, str]:
     }
 
 
-def _asked(text: str, size: int) -> tuple[int, int] | None:
+def _byte_range(text: str, size: int) -> tuple[int, int] | None:
     """Read a ``Range`` of one part; None if it can't be satisfied. Other units mean the whole."""
     match = _RANGE.fullmatch(text.strip())
     if match is None:

@@ -273,7 +273,7 @@ class Recovery:
 
     # ── a planned end ─────────────────────────────────────────────────────────────────────────
 
-    def asked_to_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
+    def plan_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
         """Plan a restart for a client, which is answered when the new life is ready."""
         restart = self.state.restart
         restart.requests.append((client, origin))

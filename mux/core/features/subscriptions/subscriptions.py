@@ -170,7 +170,7 @@ class Subscriptions:
         self.state.complete_joining(client)
 
     def _notify(self, client: Client, method: str, line: bytes | Rope) -> None:
-        if client.hears(method):
+        if client.receives(method):
             self.state.send(client.id, line, method)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
@@ -228,7 +228,7 @@ class Subscriptions:
                 thread.usage = params
             return False
         client = self.state.clients.get(thread.usage_due.pop(0) or 0)
-        if client is not None and client.hears(USAGE):
+        if client is not None and client.receives(USAGE):
             self.state.send(client.id, line, USAGE)
         return True
 
