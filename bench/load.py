@@ -425,6 +425,7 @@ STEP: Final = 0.02
 def attacks() -> dict[str, tuple[bytes, bytes]]:
     """What a client can send that only costs: what comes first, and what comes again and again."""
     text = {"type": "text", "text": "x"}
+    nested = json.loads("[" * 100 + "]" * 100)
     replayed = [f"0199f3a1-5c1e-7d43-9a51-{n:012}" for n in range(20_000)]
     after = {"epoch": "", "seq": 0}
     return {
@@ -437,6 +438,13 @@ def attacks() -> dict[str, tuple[bytes, bytes]]:
         "400,000 keys": (b"", framed(9, "thread/list", {str(n): 1 for n in range(400_000)})),
         "65,000 keys": (b"", framed(9, "thread/list", {str(n): 1 for n in range(65_000)})),
         "a turn of 300,000 parts": (b"", framed(9, "turn/start", {"input": [text] * 300_000})),
+        "250 keys": (b"", framed(9, "thread/list", {str(n): 1 for n in range(250)})),
+        "a turn of 400 parts": (b"", framed(9, "turn/start", {"input": [text] * 400})),
+        "a text that looks like many parts": (
+            b"",
+            framed(9, "turn/start", {"input": [text | {"text": ',["\\{' * 200_000}]}),
+        ),
+        "lists in lists": (b"", framed(9, "thread/list", {"x": [nested] * 5_000})),
         "a turn of 2,000 parts": (b"", framed(9, "turn/start", {"input": [text] * 2_000})),
         "a replay of 20,000 threads": (
             b"",

@@ -31,7 +31,6 @@ import msgspec
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.text_limits import Name
 from mux.core.state.client import Client, Refusals
 from mux.core.state.request import Recorded, Request
 from mux.core.state.state import NEVER, State
@@ -150,15 +149,14 @@ def record_request(
         topic = "admin"
     else:
         return
-    named = _read_params(message.params)
     request.recorded = Recorded(
         topic,
         {
             "by": actor_of(client),
             "request": request.wire,
             "method": message.method[:NAME_CHARACTERS],
-            "thread": named.threadId,
-            "turn": named.turnId or named.expectedTurnId,
+            "thread": message.thread,
+            "turn": message.name("turnId") or message.name("expectedTurnId"),
         },
     )
     came = message.params if message.came is None else message.came
@@ -228,12 +226,6 @@ def _of_request(state: State, what: str, recorded: Recorded, extra: dict[str, ob
     state.record(f"{recorded.topic}/{what}", **(recorded.fields | extra))
 
 
-class _Params(msgspec.Struct):
-    threadId: Name | None = None
-    turnId: Name | None = None
-    expectedTurnId: Name | None = None
-
-
 class _Named(msgspec.Struct):
     id: str | None = None
 
@@ -263,13 +255,6 @@ class _Answer(msgspec.Struct):
         return {"turn": turn, "thread": result.thread.id if result.thread is not None else None}
 
 
-def _read_params(params: bytes) -> _Params:
-    try:
-        return _params_decoder.decode(params)
-    except msgspec.DecodeError:
-        return _Params()
-
-
 def _read_answer(line: bytes) -> _Answer:
     try:
         return _answer_decoder.decode(line)
@@ -277,5 +262,4 @@ def _read_answer(line: bytes) -> _Answer:
         return _Answer()  # of a shape that names nothing that is recorded
 
 
-_params_decoder = msgspec.json.Decoder(_Params)
 _answer_decoder = msgspec.json.Decoder(_Answer)

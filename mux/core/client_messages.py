@@ -20,9 +20,9 @@ from mux.core.features.requests.deduplication import SENDS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
-from mux.core.protocol import client_message, jsonrpc, overrides
+from mux.core.protocol import client_message, jsonrpc, overrides, structure
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
-from mux.core.protocol.methods import request_rule
+from mux.core.protocol.methods import most_elements, request_rule
 from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
@@ -47,8 +47,12 @@ _ANSWERED_HERE = frozenset(
 _AS_IT_IS = RequestRule()
 
 
-def _read(text: bytes) -> ClientMessage:
-    message = client_message.read_client(text)
+def _read(client: Client, text: bytes) -> ClientMessage:
+    rough = structure.rough(text)
+    if (plain := read_plain(text, rough)) is not None:
+        return plain
+    most = partial(most_elements, client.principal.scopes)
+    message = client_message.read_client(text, most, rough)
     judged = message.kind == "request" or message.method == FOCUS
     return canonical(message) if judged else message
 
@@ -84,7 +88,7 @@ class ClientRouter:
         if client.ended:
             return
         try:
-            message = read_plain(text) or _read(text)
+            message = _read(client, text)
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
@@ -105,8 +109,6 @@ class ClientRouter:
 
     def handle_request(self, client: Client, message: ClientMessage) -> None:
         """Handle a request, the first time or after it has waited."""
-        if message.commas > client_message.FEW_ELEMENTS and self._has_too_many(client, message):
-            return
         if self._clearance.holds_back(client, message):
             return
         scope = self._scope(client, message)
@@ -116,15 +118,6 @@ class ClientRouter:
             self._clearance.ask(client, message, lambda m: self._cleared(client, m, scope))
         else:
             self._cleared(client, message, scope)
-
-    def _has_too_many(self, client: Client, message: ClientMessage) -> bool:
-        """Return whether the request is refused for its members and list elements."""
-        most = request_rule(message.method).most_elements
-        if message.commas <= most or client_message.count_elements(message.params, most) <= most:
-            return False
-        text = f"`{message.method}` with more than {most} members and elements"
-        self.refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
-        return True
 
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
         """Route a request that the client may make."""
@@ -196,9 +189,8 @@ class ClientRouter:
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
-        scope, reason = needed(
-            message.method, message.params, partial(self._clearance.held, client, message.method)
-        )
+        held_by = partial(self._clearance.held, client, message.method)
+        scope, reason = needed(message.method, message.members, held_by)
         if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)

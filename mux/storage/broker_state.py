@@ -70,6 +70,7 @@ BATCH: Final = 2
 CUT: Final = 3
 _HEAD: Final = struct.Struct("<BQ")
 """Of a record: its kind, and the length of its content."""
+_pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
 
 _ANSWER: Final = b'{"id":'
 _OUTCOMES: Final = (b',"result":', b',"error":')
@@ -135,7 +136,8 @@ class BrokerState:
     _pending: bool = False
     _descriptor: int | None = None
     _size: int = 0
-    _begins_with: int = 0
+    _rotate_at: int = ROTATE_BYTES
+    """The size above which it is replaced."""
     _again_at: float = 0.0
 
     @classmethod
@@ -214,13 +216,12 @@ class BrokerState:
     def commit(self) -> None:
         """Write what is to be kept. Call it before anything goes out that follows from that."""
         if self._pending or self.fresh:
-            batch = Batch(self._puts, self.fresh, self._done, self._renewed)
-            content = _encoder.encode(batch)
+            content = _encode(Batch(self._puts, self.fresh, self._done, self._renewed))
             self._clear()
             self._write(BATCH, content)
 
     def _clear(self) -> None:
-        self._puts = {}
+        self._puts.clear()
         self.fresh.clear()
         self._done, self._renewed, self._pending = 0, False, False
 
@@ -236,12 +237,12 @@ class BrokerState:
         except OSError as failure:
             self._failed(failure)
             return
-        if self._size > max(ROTATE_BYTES, ROTATE_SHARE * self._begins_with):
+        if self._size > self._rotate_at:
             self.rotate()
 
     def rotate(self) -> None:
         """Begin a new file, with all that still counts."""
-        whole = _encoder.encode(Batch(dict(self._values), self.unwritten(), 0, True))
+        whole = _encode(Batch(dict(self._values), self.unwritten(), 0, True))
         new = self.path.with_name(self.path.name + NEW)
         descriptor = None
         try:
@@ -263,7 +264,7 @@ class BrokerState:
             return
         self._close()
         self._descriptor = descriptor
-        self._size = self._begins_with = size
+        self._size, self._rotate_at = size, max(ROTATE_BYTES, ROTATE_SHARE * size)
         self._clear()  # it stands in the new file already
         if self.trouble is not None:
             self.trouble = None
@@ -301,10 +302,11 @@ class BrokerState:
 
 def _append(descriptor: int, kind: int, content: bytes) -> int:
     """Write a record; returns its size. Raises ``OSError``, also if it was written in part."""
-    size = _HEAD.size + len(content)
-    if os.writev(descriptor, [_HEAD.pack(kind, len(content)), content]) < size:
+    length = len(content)
+    written = os.writev(descriptor, (_pack_head(kind, length), content))
+    if written < _HEAD_BYTES + length:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return size
+    return written
 
 
 def load(path: Path) -> Saved | None:
@@ -350,5 +352,5 @@ def load(path: Path) -> Saved | None:
     return saved
 
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Batch)

@@ -56,6 +56,9 @@ class MessageLines:
     def split(self, chunk: bytes) -> list[bytes | LongLine]:
         """Return the lines that ``chunk`` completes, as ``Lines.split`` does."""
         messages: list[bytes | LongLine] = []
+        if not self._begun and chunk.endswith(b"\n"):  # whole lines, as nearly always
+            messages += filter(None, chunk[:-1].split(b"\n"))
+            return messages
         if self._long is not None:
             piece, end, chunk = chunk.partition(b"\n")
             self._long.add(piece)

@@ -10,7 +10,7 @@ from mux.core.extension.following import MOST_THREADS
 from mux.core.features.subscriptions.replay import LOADING_AT_ONCE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.rules import OPENED_ELEMENTS
+from mux.core.protocol.structure import OPENED_ELEMENTS
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Story
 
@@ -46,7 +46,7 @@ def test_what_is_read_here_has_few_parts(method: str, params: Json) -> None:
 def test_a_turn_of_many_parts_and_what_only_passes_may_have_more() -> None:
     story = Story.begun()
     peer = story.peer()
-    peer.asks("turn/start", turn(2_000))
+    peer.asks("turn/start", turn(600))
     peer.asks("thread/inject_items", {"threadId": "t", "items": [PART] * 20_000})
     assert [len(each["params"].get("items", ())) for each in story.written()] == [0, 20_000]
 

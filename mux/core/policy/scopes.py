@@ -123,14 +123,16 @@ def _unknown(_: str | None) -> Held:
 
 
 def needed(
-    method: str, params: bytes, held: Callable[[str | None], Held] = _unknown
+    method: str,
+    fields: thread_overrides.Fields | None,
+    held: Callable[[str | None], Held] = _unknown,
 ) -> tuple[Scope, str]:
     """Return the scope that a request needs, and why, if its method alone doesn't say it.
 
-    ``held`` returns the settings of the thread that the request names, if it names one.
+    ``fields`` are its params; None if they are no object. ``held`` returns the settings of the
+    thread that the request names, if it names one.
     """
     if method in thread_overrides.METHODS:
-        fields = thread_overrides.read(params)
         if fields is None:
             # Params of another shape than the schema's: the app-server will refuse them, or it is
             # newer than this broker.

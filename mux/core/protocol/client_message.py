@@ -3,7 +3,7 @@
 A client's message must be one JSON object that the app-server can't read differently from the
 broker (no doubled keys, none of the keys by which its parser reads one value as another). Nor may
 the app-server drop it in silence (its parser refuses deep nesting and ids past 64 bits). And it has
-a bounded number of parts, since a step of the loop can't be interrupted.
+a bounded structure (``structure``), since a step of the loop can't be interrupted.
 
 ``request_params`` reads nearly all requests in fewer steps, and the params of all.
 """
@@ -11,12 +11,11 @@ a bounded number of parts, since a step of the loop can't be interrupted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from mux.core.protocol import text_limits
+from mux.core.protocol import jsonrpc, structure, text_limits
 from mux.core.protocol.jsonrpc import (
     ABSENT,
     INVALID_REQUEST,
@@ -26,28 +25,14 @@ from mux.core.protocol.jsonrpc import (
     ClientMessage,
     Kind,
 )
-
-MAX_DEPTH = 127
-"""Nesting that the app-server's JSON parser (serde_json) takes. Deeper lines it drops silently."""
-
-MAX_ELEMENTS = 65_536
-"""Members and list elements of one message, at any depth: a conversation of thousands of items
-passes. A step of the loop can't be interrupted, and each element costs some 0.1 µs to read."""
-
-MAX_UNKNOWN = 1024
-"""Members and elements outside the fields of JSON-RPC: each of these is looked at alone."""
-
-FEW_ELEMENTS = 1024
-"""Up to this many commas, a message passes without a check whether they stand in strings: nearly
-all messages have fewer."""
+from mux.core.protocol.structure import Rough
 
 MAX_ID = 2**63 - 1
 MIN_ID = -(2**63)
 """Ids are signed 64-bit integers natively; a larger one would be dropped without an answer."""
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
-_KEY = re.compile(rb'[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
-_COLON = re.compile(rb"[ \t\r\n]*:")
+_KEY = re.compile(rb'[ \t\r\n]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _SEPARATOR = re.compile(rb"[ \t\r\n]*([,}])")
 _PRIVATE = "$serde_json::private::"
 """Begins the keys that mean something to the app-server's parser (serde_json), at any depth. The
@@ -59,18 +44,21 @@ _SPELT_BY_ESCAPES = re.compile(rb"\\u00(?:24|3[aA]|5[fF]|6[0-9a-fA-F]|7[0-9aA])"
 """Matches an escape of a character of such a key. It is rare: no writer of JSON must escape
 these."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_NOT_SIGNS = bytes(set(range(256)) - set(b'[]{},"'))
+
+def _as_many_as_any(_: str) -> int:
+    return structure.MAX_ELEMENTS
 
 
-def read_client(text: bytes) -> ClientMessage:
-    """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong."""
-    # Nearly all messages have so few commas that it doesn't matter where those stand.
-    commas = text.count(b",")
-    if commas > FEW_ELEMENTS:
-        _refuse_too_many(text, commas)
+def read_client(
+    text: bytes, most: Callable[[str], int] = _as_many_as_any, rough: Rough | None = None
+) -> ClientMessage:
+    """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong.
+
+    ``most`` returns how many elements a message with this method may have. The method of an answer
+    is empty. ``rough``: the text's, if it was counted already.
+    """
+    rough = rough or structure.rough(text)
+    signs = None if rough.is_small else _refuse_too_many(text, most)
     fields = _read_fields(text)
     id = _read_id(fields)
     if (method_text := fields.get("method")) is not None:
@@ -98,55 +86,36 @@ def read_client(text: bytes) -> ClientMessage:
         kind = "response" if "result" in fields else "error"
     if fields.get("trace", b"null")[:1] not in (b"{", b"n"):
         raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
-    _refuse_deep(text, id or NO_ID)
+    if not rough.is_shallow:
+        signs = structure.signs(text) if signs is None else signs
+        if signs is None or structure.depth(signs) > structure.MAX_DEPTH:
+            reason = f"nested deeper than {structure.MAX_DEPTH} levels"
+            raise BadMessageError(INVALID_REQUEST, reason, id or NO_ID)
     if b"$" in text or b"\\" in text:  # without these no key can be a private one
         refuse_private_keys(text, id or NO_ID)
-    return ClientMessage(kind, NO_ID if id is None else id, method, fields, commas=commas)
+    return ClientMessage(kind, NO_ID if id is None else id, method, fields)
 
 
-def _refuse_too_many(text: bytes, commas: int) -> None:
-    """Refuse a message with too many elements before it is decoded.
-
-    ``commas`` are all commas of the message; those in strings don't count as elements.
-    """
+def _refuse_too_many(text: bytes, most: Callable[[str], int]) -> bytes:
+    """Refuse a message with too many elements before it is decoded; else return its signs."""
     envelope = _read_envelope(text)
-    fields = [bytes(getattr(envelope, name)) for name in _KNOWN]
-    if commas > MAX_ELEMENTS and count_elements(text) > MAX_ELEMENTS:
-        _refuse_many(f"more than {MAX_ELEMENTS} members and list elements", envelope)
-    if commas - sum([field.count(b",") for field in fields]) > MAX_UNKNOWN and (
-        count_elements(text) - sum(map(count_elements, fields)) > MAX_UNKNOWN
-    ):
-        _refuse_many(f"more than {MAX_UNKNOWN} members in unknown fields", envelope)
-
-
-def count_elements(text: bytes, most: int = MAX_ELEMENTS) -> int:
-    """Return the number of commas outside of strings.
-
-    At each level these are one less than its members and elements. Return ``most + 1`` if so many
-    strings begin in the text that it must have more than ``most`` elements: then nobody looks where
-    the strings end.
-    """
-    if text.count(b'"') - text.count(b'\\"') > 4 * most + 4:  # four quotes to a member and a comma
-        return most + 1
-    return _structure(text).count(b",")
-
-
-def _refuse_many(reason: str, envelope: _Envelope) -> NoReturn:
+    method = _text(bytes(envelope.method))
+    allowed = most(method)
+    signs = structure.signs(text, allowed)
+    if signs is not None and structure.elements(signs) <= allowed:
+        return signs
     id = bytes(envelope.id)
-    known = id[:1] == b'"' or _INTEGER.fullmatch(id)
+    known = (id[:1] == b'"' and len(id) <= text_limits.LONGEST_ID) or _INTEGER.fullmatch(id)
+    named = f"`{method}`" if method and text_limits.is_short(method) else "a message"
+    reason = f"{named} with more than {allowed} members and list elements"
     raise BadMessageError(INVALID_REQUEST, reason, id if known else NO_ID)
 
 
-def _structure(text: bytes) -> bytes:
-    """Return the brackets and commas that stand outside of strings.
-
-    Once escapes are removed, every other piece between quotes is a string. Two quotes in a row are
-    dropped: whether they are an empty string, or an end and a beginning, what is inside and outside
-    stays the same.
-    """
-    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
-    signs = plain.translate(None, _NOT_SIGNS).replace(b'""', b"")
-    return b"".join(signs.split(b'"')[::2])
+def _text(value: bytes) -> str:
+    try:
+        return jsonrpc.read_text(value) or ""
+    except msgspec.DecodeError:
+        return ""
 
 
 def _read_fields(text: bytes) -> dict[str, bytes]:
@@ -157,9 +126,11 @@ def _read_fields(text: bytes) -> dict[str, bytes]:
             INVALID_REQUEST, "expected one JSON object a message (batches are not supported)"
         ) from None
     except RecursionError:
-        raise BadMessageError(PARSE_ERROR, f"nested deeper than {MAX_DEPTH} levels") from None
+        reason = f"nested deeper than {structure.MAX_DEPTH} levels"
+        raise BadMessageError(PARSE_ERROR, reason) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessageError(PARSE_ERROR, f"not JSON: {error}") from None
+    refuse_members(raws, "a message", NO_ID)
     fields = {name: bytes(raw) for name, raw in raws.items()}
     if not each_key_once(text, fields):
         raise BadMessageError(INVALID_REQUEST, "a top-level key stands twice")
@@ -211,49 +182,49 @@ def _read_id(fields: dict[str, bytes]) -> bytes | None:
     raise BadMessageError(INVALID_REQUEST, "`id` must be a string or a 64-bit integer")
 
 
-def _refuse_deep(text: bytes, id: bytes) -> None:
-    # Counting brackets is quick and nearly always enough. They may stand in strings: only if
-    # there are many is it worth dropping the strings and then peeling level by level.
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
-        return
-    brackets = _structure(text).translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")
-    if brackets:
-        raise BadMessageError(INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
+def refuse_members(fields: Mapping[str, object], what: str, id: bytes) -> None:
+    """Refuse an object with too many members, or one whose name is too long: each is looked at."""
+    if len(fields) > structure.MAX_MEMBERS:
+        reason = f"{what} with more than {structure.MAX_MEMBERS} members"
+        raise BadMessageError(INVALID_REQUEST, reason, id)
+    if fields and max(map(len, fields)) > text_limits.LONGEST_NAME:
+        reason = f"{what} with a member whose name is {text_limits.TOO_LONG}"
+        raise BadMessageError(INVALID_REQUEST, reason, id)
 
 
 def refuse_private_keys(text: bytes, id: bytes) -> None:
-    """Refuse a text with a key that the app-server's parser reads as an instruction."""
-    # These searches may find a string's text; only `_keys` tells keys from texts.
+    """Refuse a text with a key that the app-server's parser reads as an instruction.
+
+    The text's elements and its depth have been bounded.
+    """
+    # These searches may find a string's text; only decoding tells keys from texts.
     if _PRIVATE_BEGINS in text or (b"\\u00" in text and _SPELT_BY_ESCAPES.search(text)):
-        for key in _keys(text):
+        try:
+            decoded = _whole_decoder.decode(text)
+        except msgspec.DecodeError as error:
+            raise BadMessageError(INVALID_REQUEST, f"it can't be read: {error}", id) from None
+        for key in _keys(decoded):
             if key.startswith(_PRIVATE):
                 raise BadMessageError(INVALID_REQUEST, f"no field is called `{key[:40]}`", id)
 
 
-def _keys(text: bytes) -> Iterator[str]:
-    """Yield the keys, at any depth, that may be private ones."""
-    for string in _STRING.finditer(text):
-        key = string[0]
-        if (key.startswith(b'"$') or b"\\u00" in key) and _COLON.match(text, string.end()):
-            yield msgspec.json.decode(key, type=str)
+def _keys(value: object) -> Iterator[str]:
+    """Yield the keys, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for inner in value:
+        if isinstance(inner, dict | list):
+            yield from _keys(inner)
 
 
 class _Envelope(msgspec.Struct):
-    """The fields that JSON-RPC has; others are skipped."""
+    """The fields by which a message is refused; others are skipped."""
 
     id: msgspec.Raw = ABSENT
     method: msgspec.Raw = ABSENT
-    params: msgspec.Raw = ABSENT
-    result: msgspec.Raw = ABSENT
-    error: msgspec.Raw = ABSENT
-    trace: msgspec.Raw = ABSENT
-
-
-_KNOWN = _Envelope.__struct_fields__
 
 
 def _read_envelope(text: bytes) -> _Envelope:
@@ -266,3 +237,5 @@ def _read_envelope(text: bytes) -> _Envelope:
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_whole_decoder = msgspec.json.Decoder(float_hook=str)
+"""Decodes to plain objects. A number's text is kept, as none is too large for the app-server."""

@@ -27,7 +27,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol import jsonrpc, thread_overrides
 
 WITHHELD = frozenset(
     {
@@ -111,7 +111,7 @@ class Gate(msgspec.Struct, frozen=True):
         """Return whether the request may be refused at all: quickly, as params may be large."""
         if method in self.methods:
             return True
-        named = jsonrpc.read_fields(params) or {}
+        named = thread_overrides.read(params) or {}  # which copies no value
         return any(name in named for name in self.fields.get(method, ()))
 
     def _used(self, method: str, params: Any) -> str | None:
@@ -153,9 +153,10 @@ class Gate(msgspec.Struct, frozen=True):
 
 # ── what can't be parsed ──────────────────────────────────────────────────────────────────────────
 
-MOST_STEPS = 50_000
-"""Steps spent on one request's params. Ordinary params take some hundred; params made to take long
-(a value nested in a type of many variants) aren't worth more."""
+MOST_STEPS = 500
+"""Steps spent on one request's params, of two microseconds, while all others wait. Ordinary
+params take fifteen. Of params that take more (many parts, or a value nested in a type of many
+variants) it isn't known whether they can be parsed."""
 
 
 @attrs.define

@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from mux.core.protocol import text_limits
+
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
@@ -75,11 +77,14 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """The thread that the params name, once they were read; None for an id that is too long."""
     came: bytes | None = None
     """The params as they came, if the broker has replaced them."""
-    commas: int = 0
-    """The commas in the message: no fewer than it has members and list elements."""
     around: tuple[bytes, bytes] | None = None
     """All that stands before the id, and behind it, of a message that may go upstream as it was
     written; None for others, and once the params have been replaced."""
+
+    @property
+    def members(self) -> dict[str, msgspec.Raw] | None:
+        """The fields of the params that ``request_params`` has read; None if they are no object."""
+        return self.named if self.params[:1] == b"{" else None
 
     @property
     def params(self) -> bytes:
@@ -99,6 +104,11 @@ class ClientMessage(msgspec.Struct, frozen=True):
         """Return a field of the params; None if it isn't there, or no text."""
         raw = self.named.get(name)
         return None if raw is None else read_text(bytes(raw))
+
+    def name(self, name: str) -> str | None:
+        """Return a field of the params; None if it isn't there, or no text, or too long a name."""
+        text = self.text(name)
+        return text if text is not None and text_limits.is_short(text) else None
 
 
 ABSENT = msgspec.Raw(b"")

@@ -12,7 +12,7 @@ To teach the broker a method, add a line here. The meaning of each column stands
 
 from __future__ import annotations
 
-from mux.core.protocol import known_notifications
+from mux.core.protocol import known_notifications, structure
 from mux.core.protocol.rules import (
     Audience,
     NotificationRule,
@@ -22,6 +22,7 @@ from mux.core.protocol.rules import (
     Route,
     ServerRequestRule,
 )
+from mux.core.protocol.scope import Scope
 
 _READS = RequestRule(reads=True)
 _READS_SLOWLY = RequestRule(reads=True, waits=True)
@@ -89,9 +90,9 @@ REQUESTS: dict[str, RequestRule] = {
         begins=True, server_ids=frozenset({"realtimeSessionId", "voiceSessionId"})
     ),
     # Threads: who follows what.
-    "thread/start": RequestRule(Route.FOLLOW, loads=True),
-    "thread/fork": RequestRule(Route.FOLLOW, loads=True),
-    "thread/resume": RequestRule(Route.FOLLOW, loads=True),
+    "thread/start": RequestRule(Route.FOLLOW, loads=True, content="drive"),
+    "thread/fork": RequestRule(Route.FOLLOW, loads=True, content="admin"),
+    "thread/resume": RequestRule(Route.FOLLOW, loads=True, content="admin"),
     "review/start": RequestRule(Route.FOLLOW, begins=True),
     "thread/unsubscribe": RequestRule(Route.UNFOLLOW),
     # Ids that belong to one client.
@@ -143,7 +144,7 @@ REQUESTS: dict[str, RequestRule] = {
     ),
     "thread/prediction/request": _WAITS,
     "thread/guardianReview": _WAITS,
-    "mcpServer/tool/call": _WAITS,
+    "mcpServer/tool/call": RequestRule(waits=True, content="admin"),
     "mcpServer/oauth/login": _WAITS,
     "mcpServer/resource/read": _READS_SLOWLY,
     "mcpServerStatus/list": _READS_SLOWLY,
@@ -157,10 +158,18 @@ REQUESTS: dict[str, RequestRule] = {
     "plugin/reconcile": _WAITS,
     "plugin/share/save": _WAITS,
     "plugin/share/checkout": _WAITS,
-    "externalAgentConfig/import": _WAITS,
+    "externalAgentConfig/import": RequestRule(waits=True, content="admin"),
     "feedback/upload": _WAITS,
     "rollout/compress": _WAITS,
     "windowsSandbox/setupStart": _WAITS,
+    # Requests that bring content: a conversation, an event, a configuration.
+    "thread/inject_items": RequestRule(content="drive"),
+    "project/import": RequestRule(content="drive"),
+    "thread/approveGuardianDeniedAction": RequestRule(content="approve"),
+    **dict.fromkeys(
+        ("config/batchWrite", "config/value/write", "externalAgentConfig/import/recordHistory"),
+        RequestRule(content="admin"),
+    ),
     # Requests that only read.
     "fs/readFile": RequestRule(reads=True, large=True),
     **dict.fromkeys(
@@ -270,6 +279,9 @@ SERVER_REQUESTS: dict[str, ServerRequestRule] = {
     "currentTime/read": ServerRequestRule(OfferTo.ONE_AT_A_TIME, scope="drive"),
 }
 
+_ANSWERING: frozenset[Scope] = frozenset({"approve", "drive", "admin"})
+"""The scopes with which a client may be put a server request (see ``ServerRequestRule.scope``)."""
+
 PLAIN = RequestRule()
 OFFERED = ServerRequestRule()
 ASKED_OF_THE_HOST = ServerRequestRule(scope="admin")
@@ -278,6 +290,16 @@ ASKED_OF_THE_HOST = ServerRequestRule(scope="admin")
 def request_rule(method: str) -> RequestRule:
     """Return the rule for a client's request; ``PLAIN`` if the table doesn't name it."""
     return REQUESTS.get(method, PLAIN)
+
+
+def most_elements(scopes: frozenset[Scope], method: str) -> int:
+    """Return how many elements a message of a client with these scopes may have.
+
+    An answer, which has no method, brings content, too: of a tool, or of a form.
+    """
+    if method:
+        return request_rule(method).most_elements(scopes)
+    return structure.MAX_ELEMENTS if scopes & _ANSWERING else structure.OPENED_ELEMENTS
 
 
 def notification_rule(method: str) -> NotificationRule:

@@ -24,8 +24,9 @@ import re
 
 import msgspec
 
-from mux.core.protocol import client_message, jsonrpc, text_limits
+from mux.core.protocol import client_message, jsonrpc, structure, text_limits
 from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
+from mux.core.protocol.structure import Rough
 
 THREAD = "threadId"
 THREADS = "threadIds"
@@ -56,7 +57,7 @@ _PLAIN_END = re.compile(rb', ?"id": ?%b\}' % _ID_TEXT)
 _LONGEST_END = len(b', "id": "') + 64 + len(b'"}')
 
 
-def read_plain(text: bytes) -> ClientMessage | None:
+def read_plain(text: bytes, rough: Rough | None = None) -> ClientMessage | None:
     """Read a request that is written as nearly all programs write theirs; else return None.
 
     It does what ``client_message.read_client`` and ``canonical`` do one after the other, for a text
@@ -64,15 +65,9 @@ def read_plain(text: bytes) -> ClientMessage | None:
     orders, with ``jsonrpc`` or not, with a space behind colons and commas or not, id and method
     without an escape, a thread's id in its own spelling.
     """
-    commas = text.count(b",")
+    rough = rough or structure.rough(text)
     head = _PLAIN_HEAD.match(text)
-    if (
-        head is None
-        or commas > client_message.FEW_ELEMENTS
-        or text.count(b"[") + text.count(b"{") > client_message.MAX_DEPTH
-        or b"\n" in text
-        or b"\r" in text
-    ):
+    if head is None or not (rough.is_small and rough.is_shallow) or b"\n" in text or b"\r" in text:
         return None
     id_first, method_behind, method_first, id_behind = head.groups()
     begins, ends, of_id = head.end(), len(text) - 1, head.span(1 if id_first else 4)
@@ -90,6 +85,7 @@ def read_plain(text: bytes) -> ClientMessage | None:
     thread = named.get(THREAD)
     if (
         text[-1:] != b"}"
+        or len(named) > structure.MAX_MEMBERS
         or (thread is not None and not _OWN_SPELLING.fullmatch(thread))
         or THREADS in named
         or (named and not client_message.each_key_once(params, named))
@@ -105,7 +101,6 @@ def read_plain(text: bytes) -> ClientMessage | None:
         named,
         None if thread is None else bytes(thread)[1:-1].decode(),
         None,
-        commas,
         (text[: of_id[0]], text[of_id[1] :]),
     )
 
@@ -122,6 +117,7 @@ def canonical(message: ClientMessage) -> ClientMessage:
     if text[:1] != b"{":
         return message
     raws = _decoder.decode(text)
+    client_message.refuse_members(raws, "`params`", message.id)
     thread: str | None = None
     spelt: dict[str, bytes] = {}
     if (named := raws.get(THREAD)) is not None:
@@ -137,9 +133,7 @@ def canonical(message: ClientMessage) -> ClientMessage:
         params = jsonrpc.write({name: bytes(raw) for name, raw in raws.items()} | spelt)
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}
-    return ClientMessage(
-        message.kind, message.id, message.method, fields, raws, thread, commas=message.commas
-    )
+    return ClientMessage(message.kind, message.id, message.method, fields, raws, thread)
 
 
 def _thread(text: bytes) -> tuple[str | None, dict[str, bytes]]:

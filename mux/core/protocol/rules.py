@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from mux.core.protocol import client_message
+from mux.core.protocol import structure
 from mux.core.protocol.scope import Scope
 
 
@@ -43,14 +43,6 @@ class Route(enum.Enum):
     """Lists or changes the turns that wait until their thread is idle."""
     ANSWER = "answer"
     """Answers a server request, also from a client to which it wasn't offered."""
-
-
-OPENED_ELEMENTS = 4096
-"""Members and list elements in the params of a request that the broker reads from end to end: more
-than any turn has parts. A request that is only passed on may have more
-(`client_message.MAX_ELEMENTS`)."""
-
-_PASSING = frozenset({Route.PLAIN, Route.FOLLOW, Route.UNFOLLOW})
 
 
 class OwnId(msgspec.Struct, frozen=True):
@@ -97,16 +89,18 @@ class RequestRule(msgspec.Struct, frozen=True):
     """Fields that are called like a client's own ids, but hold ids of the app-server."""
     large: bool = False
     """The answer may be of any size, so only one of these per client is under way at a time."""
+    content: Scope | None = None
+    """The scope that allows the request to bring content: a conversation, tools, a configuration.
+    Then it may have as many elements as any message."""
 
     def accounts_for(self, field: str) -> bool:
         """Return whether the row says what the field holds, so that its name doesn't count."""
         return field in self.server_ids or (self.own_id is not None and field == self.own_id.field)
 
-    @property
-    def most_elements(self) -> int:
-        """The members and list elements that the request may have."""
-        passes = self.route in _PASSING and not self.begins
-        return client_message.MAX_ELEMENTS if passes else OPENED_ELEMENTS
+    def most_elements(self, scopes: frozenset[Scope]) -> int:
+        """Return how many elements the request of a client with these scopes may have."""
+        brings = self.content in scopes
+        return structure.MAX_ELEMENTS if brings else structure.OPENED_ELEMENTS
 
 
 class Audience(enum.Enum):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mux.core.policy import scopes
 from mux.core.policy.scopes import ALL, SCOPES, needed
 from mux.core.protocol import thread_overrides
-from mux.core.protocol.thread_overrides import Held
+from mux.core.protocol.thread_overrides import Held, read
 
 
 def need(method: str, **params: Any) -> tuple[str, str]:
-    return needed(method, json.dumps(params).encode(), _asking)
+    return needed(method, read(json.dumps(params).encode()), _asking)
 
 
 def _asking(_: str | None) -> Held:
@@ -111,10 +111,10 @@ def test_what_a_request_does_counts(method: str, params: dict[str, Any], scope: 
 def test_a_key_said_twice_counts_as_the_app_server_reads_it() -> None:
     """The last one wins, there as here."""
     loose, tight = b'"approvalPolicy":"never"', b'"approvalPolicy":"on-request"'
-    assert needed("turn/start", b"{" + tight + b"," + loose + b"}")[0] == "admin"
-    assert needed("turn/start", b"{" + loose + b"," + tight + b"}", _asking)[0] == "drive"
+    assert needed("turn/start", read(b"{" + tight + b"," + loose + b"}"))[0] == "admin"
+    assert needed("turn/start", read(b"{" + loose + b"," + tight + b"}"), _asking)[0] == "drive"
     escaped = b'{"approval\\u0050olicy":"never"}'
-    assert needed("turn/start", escaped)[0] == "admin"
+    assert needed("turn/start", read(escaped))[0] == "admin"
 
 
 @pytest.mark.parametrize(
@@ -136,11 +136,11 @@ def test_a_request_is_compared_with_what_its_own_thread_is_run_with(
         return Held(approval=b'"never"' if id == "t" else b"")
 
     sent = json.dumps({**params, "approvalPolicy": "never"}).encode()
-    scope, why = needed("turn/start", sent, held)
+    scope, why = needed("turn/start", read(sent), held)
     assert asked == [thread]
     assert (scope, why) == (("drive", "") if thread else ("admin", " with `approvalPolicy`"))
     broken = b'{"threadId":"\\ud800","approvalPolicy":"never"}'
-    assert needed("turn/start", broken, held)[0] == "admin"
+    assert needed("turn/start", read(broken), held)[0] == "admin"
 
 
 OFF = ("shell_tool", "unified_exec", "code_mode", "plugins", "apps", "multi_agent")
@@ -156,14 +156,14 @@ CONFINED = {
 def test_what_a_confined_thread_brings_is_no_loosening_of_it() -> None:
     """By the one method that can confine a thread; in another the same `config` is judged."""
     params = json.dumps(CONFINED).encode()
-    assert needed("thread/start", params) == ("drive", "")
-    assert needed("thread/fork", params) == ("admin", " with `approvalPolicy`")
+    assert needed("thread/start", read(params)) == ("drive", "")
+    assert needed("thread/fork", read(params)) == ("admin", " with `approvalPolicy`")
 
 
 @pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5"])
 def test_params_of_another_shape_need_admin(params: bytes) -> None:
     for method in thread_overrides.METHODS:
-        assert needed(method, params) == ("admin", " with `params that can't be judged`")
+        assert needed(method, read(params)) == ("admin", " with `params that can't be judged`")
 
 
 _VALUES = st.recursive(

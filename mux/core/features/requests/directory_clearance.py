@@ -113,9 +113,8 @@ class DirectoryClearance:
             return named is None or named.get("threadId", NULL) != NULL
         if method in STARTS or method not in thread_overrides.METHODS:
             return method in STARTS
-        fields = thread_overrides.read(message.params) or {}
-        thread = jsonrpc.read_text(bytes(fields.get("threadId", b"")))
-        known = self.state.threads.known.get(thread or "")
+        fields = message.members or {}
+        known = self.state.threads.known.get(message.thread or "")
         own = (known.directory or None) if known is not None else None
         return any(path != own for path in thread_overrides.directories_in(fields))
 

@@ -61,6 +61,8 @@ class TurnQueueing:
         """
         if message.method != "turn/start" or not client.knows_extension:
             return message, None
+        if "ifBusy" not in message.named:
+            return message, None
         params = jsonrpc.read_fields(message.params) or {}
         field = params.pop("ifBusy", b"null")
         if field == b"null":
