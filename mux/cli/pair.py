@@ -33,7 +33,7 @@ from mux.cli.common.options import (
     together,
 )
 from mux.cli.common.settings import of_broker
-from mux.cli.terminal import qr_code
+from mux.cli.terminal import output, qr_code
 from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, decide, line
 from mux.client import Client, Json
 from mux.config.model import Config
@@ -323,7 +323,7 @@ def _tell(spec: PairingSpec, link: str, how: str) -> None:
 
 
 def _say(spec: PairingSpec, text: str) -> None:
-    click.echo(text, err=spec.url_only)
+    output.say(text, err=spec.url_only)
 
 
 async def _picture(spec: PairingSpec, link: str) -> None:

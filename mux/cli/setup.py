@@ -13,8 +13,10 @@ from typing import Any, Final
 import click
 import trio
 
+from mux import documents
 from mux.cli import notices, pair, service
 from mux.cli import tailnet as tailnet_command
+from mux.cli.common import invitation
 from mux.cli.common.broker import BrokerError
 from mux.cli.common.options import (
     Json,
@@ -25,7 +27,7 @@ from mux.cli.common.options import (
     take_over_flag,
     yes_flag,
 )
-from mux.cli.terminal import confirmation, exposed
+from mux.cli.terminal import confirmation, exposed, output
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load
 from mux.config.model import Config
@@ -129,7 +131,7 @@ def _set_up(
         return
     _tell_end(plan, where, started=not no_start)
     if offer_to_pair and not no_start and (plan.vanilla is None or secure):
-        _offer_first_phone(plan.config, ask=not yes, secure=secure)
+        _offer_first_phone(plan.config, plan.url, ask=not yes, secure=secure)
 
 
 def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
@@ -203,7 +205,7 @@ def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
     if own:
         click.echo(f"addresses in the Tailnet's range: {', '.join(own)}")
     else:
-        click.echo(
+        output.say(
             "no Tailnet address (100.64.0.0/10) on this machine, so loopback is suggested, which"
             " phones reach only through a tunnel; `tailscale up` gives one, --host takes any other"
         )
@@ -238,17 +240,25 @@ def _tell_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
 
 _BY_APP = "a phone's app by `appmux pair --app`"
 
+NOT_FROM_A_PHONE = (
+    "No phone reaches this address by itself. `appmux open` shows the page in this machine's"
+    f" browser; {documents.page('remote')} has the ways for a phone."
+)
+
 HOW_TO_TURN_ON = (
     "Now have it buzz. On the phone, in the page, open Settings and turn push on. (On an iPhone put"
     " the page on the Home Screen first, and pair it there once more.)"
 )
 
 
-def _offer_first_phone(config: Config, *, ask: bool, secure: bool) -> None:
-    """Offer to pair a phone: its browser if there is https, else an app.
+def _offer_first_phone(config: Config, url: str, *, ask: bool, secure: bool) -> None:
+    """Offer to pair a phone: its browser if there is https, else an app that reaches ``url``.
 
     Then send it test pushes, if it has a browser.
     """
+    if not secure and invitation.is_loopback(url):
+        output.say(NOT_FROM_A_PHONE)
+        return
     if not (
         ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
     ):
@@ -261,7 +271,7 @@ def _offer_first_phone(config: Config, *, ask: bool, secure: bool) -> None:
 
 def _offer_test_push(config: Config) -> None:
     """Send test pushes for as long as the person wants to see one."""
-    click.echo(HOW_TO_TURN_ON)
+    output.say(HOW_TO_TURN_ON)
     while click.confirm("Is push on? Then send a test", default=True):
         try:
             answers = notices.send_test(config.state_dir)

@@ -5,7 +5,7 @@ Used by ``broker``, which hands over the events that say so.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from mux.core import audit_events
 from mux.core.events import (
@@ -22,8 +22,7 @@ from mux.core.state.scheduler import DEPARTED
 from mux.core.wiring import Features
 
 
-@attrs.frozen(eq=False)
-class Connections:
+class Connections(msgspec.Struct, frozen=True, eq=False):
     """The life of each client, as the features hear of it."""
 
     parts: Features

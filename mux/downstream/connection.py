@@ -16,6 +16,7 @@ from contextlib import suppress
 import attrs
 import structlog
 import trio
+from msgspec.structs import replace
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
@@ -91,7 +92,7 @@ async def serve(
                 )
                 if descriptor is not None:
                     packed.descriptor, outbox.compressed = descriptor, packed.send_now
-                admission = attrs.evolve(admission, rest=unpacker.feed(admission.rest))
+                admission = replace(admission, rest=unpacker.feed(admission.rest))
             connection = _Connection(
                 plain, dispatcher, outbox, frames, nursery, known, _pid(stream)
             )
@@ -165,7 +166,7 @@ class _Connection:
                 await self._part()
             return
         self.frames.limit, self._reading = limit, trio.CancelScope()
-        await self.attend(attrs.evolve(admission, rest=b""), principal)
+        await self.attend(replace(admission, rest=b""), principal)
 
     async def attend(self, admission: AcceptedUpgrade, principal: Principal) -> None:
         """Attach, pass on messages until the end, detach, close in order.
@@ -265,9 +266,12 @@ class _Connection:
             pass
 
     async def _read_to_the_end(self) -> None:
+        """Read up to the client's close frame. It may wait for our end of the connection next."""
         received: bytes | bytearray = b""
-        while not self.frames.ended:
+        while True:
             self.frames.feed(received, FRAMES_AT_ONCE)  # dropped: the client is detached
+            if self.frames.ended:
+                return
             if self.frames.more:
                 received = b""
                 await trio.lowlevel.checkpoint()

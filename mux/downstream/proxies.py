@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.config.addresses import host_of
 from mux.config.proxies import Ip, Network, network, plain
@@ -67,8 +67,7 @@ def passed_on(head: RequestHead) -> bool:
     return not SAID_BY_PROXIES.isdisjoint(head.headers)
 
 
-@attrs.frozen
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """A trusted proxy's account of a request."""
 
     proxy: str
@@ -79,8 +78,7 @@ class Told:
     """Whether the client came encrypted; None if the proxy doesn't say."""
 
 
-@attrs.frozen
-class TrustedProxies:
+class TrustedProxies(msgspec.Struct, frozen=True):
     """The proxies whose word on clients counts: ``web.trusted_proxies``."""
 
     networks: tuple[Network, ...] = ()

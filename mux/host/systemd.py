@@ -121,10 +121,11 @@ class Systemd:
         """Return steps that stop the service and remove its files."""
         return [
             self._control("stop", *BOTH, may_fail=True),
+            # While they are loaded: without its file a unit is kept for its failure alone.
+            self._control("reset-failed", *BOTH, may_fail=True),
             self._control("disable", *BOTH, may_fail=True),
             *(Remove(path) for path in self.paths),
             self._control("daemon-reload"),
-            self._control("reset-failed", *BOTH, may_fail=True),
         ]
 
     def running(self) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import msgspec
 import structlog
 
 from mux.core.policy.notice import Notice
@@ -90,8 +91,7 @@ FORM: Final = Form(
 )
 
 
-@attrs.frozen
-class Thing:
+class Thing(msgspec.Struct, frozen=True):
     """A thing as it stands in the ledger."""
 
     thing: str
@@ -117,8 +117,7 @@ class Thing:
         )  # fmt: skip
 
 
-@attrs.frozen
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A decision about a thing."""
 
     at: float
@@ -129,7 +128,7 @@ class Step:
     why: str
 
 
-_COLUMNS = ", ".join(field.name for field in attrs.fields(Thing))
+_COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Thing))
 
 
 @attrs.define(eq=False, repr=False)
@@ -353,7 +352,7 @@ class Ledger:
 
     def of_push(self, id: str, devices: Iterable[str]) -> Thing | None:
         """Return the thing behind a push that one of these devices got, or None."""
-        columns = ", ".join(f"thing.{field.name}" for field in attrs.fields(Thing))
+        columns = ", ".join(f"thing.{field.name}" for field in msgspec.structs.fields(Thing))
         rows = self._read(
             f"SELECT push.device, {columns} FROM push JOIN thing USING (thing) WHERE push.id = ?",
             id,

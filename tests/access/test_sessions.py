@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mux.access import sessions
 from mux.access.authentication import AuthError
@@ -99,9 +100,9 @@ async def test_a_signature_is_good_for_nothing_else(gate: Gate) -> None:
     again = await gate.sessions.challenge(ORIGIN)
     for other in (
         again,
-        attrs.evolve(challenge, origin="https://evil.example"),
-        attrs.evolve(challenge, time=challenge.time + 1),
-        attrs.evolve(challenge, nonce=challenge.nonce[:-1]),
+        replace(challenge, origin="https://evil.example"),
+        replace(challenge, time=challenge.time + 1),
+        replace(challenge, nonce=challenge.nonce[:-1]),
     ):
         assert refused(partial(gate.sessions.prove, other, first.id, signature)) == (
             "wrong-signature"

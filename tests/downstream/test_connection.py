@@ -5,6 +5,7 @@ Real sockets; what is counted is work, not time: another task runs between any t
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -226,3 +227,18 @@ async def test_a_flood_behind_our_close_frame_is_read_a_few_a_step_too(
         sent = frame(PING, b"") * MANY + frame(CLOSE, (1001).to_bytes(2))
         most = await most_at_once(monkeypatch, line, sent, line.over.is_set)
         assert 0 < most <= A_ROUND
+
+
+async def test_who_answers_our_close_frame_is_hung_up_on_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Browsers wait for the server's end of the connection, up to two seconds, before they go."""
+    monkeypatch.setattr(connection, "CLOSE_DEADLINE", math.inf)
+    async with served() as line:
+        line.port.close(1012, "come back")
+        with trio.fail_after(PATIENCE):
+            assert (await line.stream.receive_some())[0] == 0x80 | CLOSE
+            await line.stream.send_all(frame(CLOSE, (1012).to_bytes(2)))
+            assert await line.stream.receive_some() == b""
+            await line.stream.aclose()
+            await line.over.wait()

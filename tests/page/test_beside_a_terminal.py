@@ -46,12 +46,13 @@ def test_what_the_page_decides_vanishes_in_the_terminal_and_the_other_way_round(
     host: Runtime, opened: Opener, browser: Browser
 ) -> None:
     thread = host.begin("Both", "hello")
-    page = opened(path=f"/t/{thread}")
+    inbox, page = opened(), opened(path=f"/t/{thread}")
     expect(page.locator(".agent")).to_be_visible()
     with terminal(host, thread) as shown:
         host.run(shown.see, "Hello! What shall we look at?")
         host.run(host.desk.start_turn, thread, "note")
         host.run(shown.see, ASKS)
+        expect(inbox.locator(".groups")).to_contain_text("No other threads.")
         press(page, "Approve")
         host.run(shown.gone, ASKS)
         host.run(shown.see, "The note is there.")

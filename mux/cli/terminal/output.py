@@ -15,9 +15,13 @@ import codecs
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from typing import Any, Final
+
+import click
 
 from mux.errors import AppmuxError
 
@@ -95,6 +99,14 @@ def prepare() -> None:
         # Into the buffer: click writes there as well, so the order of the output is kept.
         write_through=True,
     )
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a paragraph; on a terminal its lines are broken between words."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=err)
 
 
 def flush() -> None:

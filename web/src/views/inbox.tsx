@@ -87,7 +87,13 @@ export function InboxView(): JSX.Element {
           {list.map((each) => (
             <RecentRow key={each.id} row={each} />
           ))}
-          {!list.length && <Empty known={!inboxKept.value || inbox.value.at > 0} found={!!found} />}
+          {!list.length && (
+            <Empty
+              known={!inboxKept.value || inbox.value.at > 0}
+              found={!!found}
+              others={needs.length > 0 || running.length > 0}
+            />
+          )}
         </Group>
         {!found && shown.nextCursor && <More />}
       </div>
@@ -101,11 +107,10 @@ export function InboxView(): JSX.Element {
   );
 }
 
-function Empty({ known, found }: { known: boolean; found: boolean }): JSX.Element {
-  if (!known) return <Skeleton />;
-  return (
-    <p class="quiet pad">{found ? "No thread has this in its title." : "No threads yet."}</p>
-  );
+function Empty(props: { known: boolean; found: boolean; others: boolean }): JSX.Element {
+  if (!props.known) return <Skeleton />;
+  const none = props.others ? "No other threads." : "No threads yet.";
+  return <p class="quiet pad">{props.found ? "No thread has this in its title." : none}</p>;
 }
 
 function Skeleton(): JSX.Element {

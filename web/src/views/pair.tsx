@@ -110,7 +110,7 @@ function Ask(props: {
       <h1>{props.by ? "Pair this browser" : "This browser isn’t paired"}</h1>
       <p class="quiet">
         {props.by
-          ? "It gets a key of its own, which can’t leave it. The operator compares a code and lets it in."
+          ? "It gets a key of its own, which can’t leave it. If a code is shown next, compare it with the terminal’s."
           : standalone()
             ? "The installed app has a storage of its own, so it is paired by itself. In a terminal of the host:"
             : "In a terminal of the host:"}
