@@ -131,11 +131,11 @@ def _lines(notice: Json) -> Iterator[str]:
     for delivery in notice["deliveries"]:
         what = "withdrawal" if delivery["withdraw"] else "push"
         tries = f" after {delivery['attempts']} tries" if delivery["attempts"] > 1 else ""
-        said = f" ({delivery['said']})" if delivery["said"] else ""
+        answer = f" ({delivery['said']})" if delivery["said"] else ""
         state = delivery["state"]
         if delivery.get("arrived") is not None:
             state = f"arrived {_when(delivery['arrived'])}"
-        yield f"    {what} to {delivery['device']} by {delivery['service']}: {state}{tries}{said}"
+        yield f"    {what} to {delivery['device']} by {delivery['service']}: {state}{tries}{answer}"
 
 
 def _when(moment: float) -> str:

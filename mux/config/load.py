@@ -64,8 +64,8 @@ class Settled(msgspec.Struct, frozen=True):
 
     def differing(self, other: Settled) -> list[str]:
         """Return the keys whose values aren't those of the other settings."""
-        there = {key: value for key, value, _ in other.items()}
-        return [key for key, value, _ in self.items() if there[key] != value]
+        values = {key: value for key, value, _ in other.items()}
+        return [key for key, value, _ in self.items() if values[key] != value]
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``recall`` reads: what was given, by key, with its origin."""

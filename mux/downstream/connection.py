@@ -198,7 +198,7 @@ class _Connection:
         while True:
             began = time.perf_counter()
             for text in frames.feed(received, FRAMES_AT_ONCE):
-                self._hear(client, text)
+                self._handle(client, text)
                 if self._ending is not None or time.perf_counter() - began > TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
                     began = time.perf_counter()
@@ -216,7 +216,7 @@ class _Connection:
             elif not (received := await self._receive()):
                 return
 
-    def _hear(self, client: ClientId, text: bytes | None) -> None:
+    def _handle(self, client: ClientId, text: bytes | None) -> None:
         if text is None:
             self.dispatcher.handle(ClientSentBinary(client))
         else:

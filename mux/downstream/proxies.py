@@ -67,7 +67,7 @@ def passed_on(head: RequestHead) -> bool:
     return not SAID_BY_PROXIES.isdisjoint(head.headers)
 
 
-class Told(msgspec.Struct, frozen=True):
+class Forwarding(msgspec.Struct, frozen=True):
     """A trusted proxy's account of a request."""
 
     proxy: str
@@ -95,7 +95,7 @@ class TrustedProxies(msgspec.Struct, frozen=True):
         ip = _ip_of(host_of(peer))
         return ip is not None and self._has(ip)
 
-    def told(self, peer: str, head: RequestHead) -> Told | None:
+    def forwarding(self, peer: str, head: RequestHead) -> Forwarding | None:
         """Return what a peer says of a request that it passed on; None if it isn't to be believed.
 
         The client is the right-most in ``X-Forwarded-For`` that isn't trusted: each of them appends
@@ -112,7 +112,7 @@ class TrustedProxies(msgspec.Struct, frozen=True):
             client = ip
             if not self._has(ip):
                 break
-        return Told(host_of(peer), "" if client is None else named(client), _secure(head))
+        return Forwarding(host_of(peer), "" if client is None else named(client), _secure(head))
 
     def _has(self, ip: Ip) -> bool:
         return any(ip in each for each in self.networks)

@@ -25,7 +25,7 @@ from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
-from mux.downstream.proxies import Told, TrustedProxies
+from mux.downstream.proxies import Forwarding, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Place
 
@@ -111,7 +111,7 @@ class Peer(msgspec.Struct, frozen=True):
     """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
-    told: Told | None = None
+    forwarding: Forwarding | None = None
     """What a trusted proxy says of the request that it passed on."""
 
     @property
@@ -119,10 +119,10 @@ class Peer(msgspec.Struct, frozen=True):
         """The client's way of connecting, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
         if self.kind == "unix":
             return "unix"
-        if self.told is None:
+        if self.forwarding is None:
             return "wss" if self.secure else "ws"
-        secure = self.secure if self.told.secure is None else self.told.secure
-        return f"{'wss' if secure else 'ws'} by proxy {self.told.proxy}"
+        secure = self.secure if self.forwarding.secure is None else self.forwarding.secure
+        return f"{'wss' if secure else 'ws'} by proxy {self.forwarding.proxy}"
 
     @property
     def asks_for_no_token(self) -> bool:
@@ -131,15 +131,15 @@ class Peer(msgspec.Struct, frozen=True):
 
     def who_sent(self, head: RequestHead) -> Peer:
         """Return who sent a request: whom a trusted proxy names, else the peer itself."""
-        told = self.services.proxies.told(self.address, head)
-        if told is None:
+        forwarding = self.services.proxies.forwarding(self.address, head)
+        if forwarding is None:
             return self
-        return replace(self, address=told.client or self.address, told=told)
+        return replace(self, address=forwarding.client or self.address, forwarding=forwarding)
 
-    def asked(self, asked: bool) -> None:
+    def note_request(self, pending: bool) -> None:
         """Note whether a request has come that isn't answered yet."""
         if self.place is not None:
-            self.place.asked = asked
+            self.place.has_request = pending
 
 
 class Request(msgspec.Struct, frozen=True):
