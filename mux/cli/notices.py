@@ -124,6 +124,8 @@ def _lines(notice: Json) -> Iterator[str]:
     to = ", ".join(notice["sentTo"]) or "nobody"
     over = "stands" if notice["over"] is None else f"over: {notice['overWhy']}"
     yield f"{_when(notice['raised'])}  {what}; sent to {to}; {over}"
+    if notice["line"]:
+        yield f"    {notice['line']}"
     for step in notice["steps"]:
         device = f" {step['device']}" if step["device"] else ""
         reason = f": {step['why']}" if step["why"] else ""

@@ -183,6 +183,7 @@ class NoticeRequests:
             kind=thing.kind,
             threadId=thing.thread,
             title=thing.title,
+            line=thing.said,
             raised=thing.raised,
             sentTo=[name(each) for each in ledger.devices(thing.thing)],
             over=thing.over,
