@@ -96,7 +96,7 @@ class Clocked(Dispatcher):
 
     def handle(self, event: Event) -> None:
         """Let the core handle an event, now."""
-        self._hear(event, self.now)
+        self._handle_now(event, self.now)
 
     def leaves(self, client: ClientId) -> None:
         """A client goes."""

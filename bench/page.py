@@ -72,7 +72,7 @@ def words(text):
 
 WATCH: Final = """
 (() => {
-  window.bench = {longest: 0, seen: new Map(), row: 0};
+  window.bench = {longest: 0, seen: new Map(), row: 0, completed: 0};
   new PerformanceObserver(list => {
     for (const each of list.getEntries()) bench.longest = Math.max(bench.longest, each.duration);
   }).observe({entryTypes: ['longtask']});
@@ -82,6 +82,13 @@ WATCH: Final = """
     port2.postMessage(0);
   });
   const agents = document.getElementsByClassName('agent');
+  // Of long turns only the last is on the page: that one has ended its foot says once.
+  new MutationObserver(list => {
+    for (const each of list) {
+      const now = each.target.className;
+      if (/turn-foot.*inProgress/.test(each.oldValue) && /completed/.test(now)) bench.completed++;
+    }
+  }).observe(document, {subtree: true, attributeFilter: ['class'], attributeOldValue: true});
   new MutationObserver(() => {
     if (!bench.row && document.querySelector('.row')) {
       bench.row = 1;
@@ -364,13 +371,11 @@ def _long_turns(stage: Stage, turns: int) -> list[Figure]:
     longest: list[float] = []
     shares: list[float] = []
     memory: list[float] = []
-    for number in range(turns + SETTLED):
-        page.evaluate("bench.longest = 0")
+    for _ in range(turns + SETTLED):
+        page.evaluate("bench.longest = bench.completed = 0")
         before = stage.far.down
         plain = host.run(_long_turn, host, thread)
-        page.wait_for_function(
-            f"() => document.querySelectorAll('.turn-foot.completed').length > {number + 1}"
-        )
+        page.wait_for_function("() => bench.completed")
         page.wait_for_timeout(500)
         shares.append((stage.far.down - before) / plain)
         longest.append(max(LONG_TASK, float(page.evaluate("bench.longest"))))

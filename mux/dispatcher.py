@@ -155,7 +155,7 @@ class Dispatcher:
         now = trio.current_time()
         self._look_at_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
-        self._hear(ClientLeft(client), now)
+        self._handle_now(ClientLeft(client), now)
         self.shells.connections.left(client)
 
     def ready(self) -> bool:
@@ -168,16 +168,16 @@ class Dispatcher:
             return
         now = trio.current_time()
         self._look_at_clock(now)
-        self._hear(event, now)
+        self._handle_now(event, now)
 
-    def _hear(self, event: Event, now: float) -> None:
+    def _handle_now(self, event: Event, now: float) -> None:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
         self._decide(event, now)
         if self._frames:
             self._deliver()
         if self._next:
-            self._hear_next()
+            self._handle_raised()
 
     def handle_lines(self, lines: Sequence[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
@@ -208,7 +208,7 @@ class Dispatcher:
         self._deliver()
         self._set_alarm()
         if self._next:
-            self._hear_next()
+            self._handle_raised()
         return handled
 
     def _handle_next(self, lines: Sequence[bytes | LongLine], at: int, now: float) -> int:
@@ -251,7 +251,7 @@ class Dispatcher:
         if self.broker.next_wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.next_wakeup
 
-    def _hear_next(self) -> None:
+    def _handle_raised(self) -> None:
         """Handle the events that came up while commands were performed, and no others could be."""
         while self._next:
             self.handle(self._next.pop(0))
@@ -322,26 +322,26 @@ class Dispatcher:
             case _:
                 self.shells.perform(command)
 
-    def _serve(self, asked: AnswerOutside) -> None:
+    def _serve(self, request: AnswerOutside) -> None:
         try:
-            result = self.shells.answer(asked)
+            result = self.shells.answer(request)
         except AppmuxError as wrong:
-            message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
+            message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(wrong))
         else:
             if result is DEFERRED:
                 return
-            message = jsonrpc.result(asked.origin, result)
+            message = jsonrpc.result(request.origin, result)
         # By way of the core: a client that is behind gets the answer among what it is owed.
-        self._next.append(AnsweredOutside(asked.client, message, asked.method))
+        self._next.append(AnsweredOutside(request.client, message, request.method))
 
-    def answered(self, asked: AnswerOutside, result: object) -> None:
+    def answered(self, request: AnswerOutside, result: object) -> None:
         """Send the result of a request that was ``DEFERRED``, or the error that it ended with."""
-        if asked.client in self._ports:
+        if request.client in self._ports:
             if isinstance(result, AppmuxError):
-                message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
+                message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(result))
             else:
-                message = jsonrpc.result(asked.origin, result)
-            self.handle(AnsweredOutside(asked.client, message, asked.method))
+                message = jsonrpc.result(request.origin, result)
+            self.handle(AnsweredOutside(request.client, message, request.method))
 
     def notify(self, client: ClientId, method: str, params: object) -> None:
         """Notify a client of something that only the shells know. Does nothing if it has left."""
@@ -394,6 +394,6 @@ class Dispatcher:
                 now = trio.current_time()
                 self._look_at_clock(now)
                 if self.broker.next_wakeup <= now and not self._frozen:
-                    self._hear(TimePassed(), now)
+                    self._handle_now(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)

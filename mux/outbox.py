@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable
 
 import attrs
+import msgspec
 import trio
 
 from mux.core.commands import (
@@ -78,8 +79,7 @@ def _wake_all(outboxes: list[Outbox]) -> None:
         outbox.wake()
 
 
-@attrs.define
-class Traffic:
+class Traffic(msgspec.Struct):
     """Messages since the start, by direction; a message to three clients counts three times."""
 
     from_clients: int = 0

@@ -95,7 +95,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"(answer|HttpResponse)\(.*, None, address", "only HEAD has no body, and these are POST's"),
     (r"receive_some\((None|2)\)", "how much of what is one word too many"),
     (r'"CACHE-CONTROL"', "HTTP names its headers in any case"),
-    (r"_ASKING\.index\(str\(asked\)\) >= ", "the same policy was answered before"),
+    (r"ASKING\.index\(str\(requested\)\) >= ", "the same policy was answered before"),
     (r"_value\(fields\.get\(ROOTS, ", "none and null are read alike"),
     (r"attrs\.field\(.*reason", "done at the import, before a fault is put in"),
     (r"attrs\.field\(default=default, \)", "the same"),

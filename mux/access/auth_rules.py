@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -92,13 +93,11 @@ def _require_consistent_signed(auth: Auth, *, capability: bool) -> None:
         raise AuthConfigError("websocket auth clock skew must not be negative")
 
 
-@attrs.frozen
-class Open:
+class Open(msgspec.Struct, frozen=True):
     """No auth mode: every client that reaches the listener is let in."""
 
 
-@attrs.frozen
-class DevicesOnly:
+class DevicesOnly(msgspec.Struct, frozen=True):
     """The mode ``device-token``: only paired devices are let in."""
 
 

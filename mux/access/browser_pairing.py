@@ -69,10 +69,9 @@ class BrowserPairing:
             ticket.browser = browser
             code = browser_code(redeemed, sent.name, sent.nonce, browser.key)
             self.pairing.claim(ticket, sent.name, code, address)
-        return await self._outcome(ticket, browser)
+        return await self._outcome(ticket, ticket.browser or browser)
 
     async def _outcome(self, ticket: PairingTicket, browser: Browser) -> Reply:
-        browser = ticket.browser or browser
         deadline = min(browser.until, trio.current_time() + HELD_SECONDS)
         with trio.move_on_at(deadline):
             await ticket.ended.wait()

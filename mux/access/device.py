@@ -10,7 +10,7 @@ import secrets
 import unicodedata
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.core.extension.devices import Kind
 from mux.core.protocol.scope import Scope
@@ -33,8 +33,7 @@ class DeviceError(AppmuxError):
     """A name that is taken or not allowed, an unknown device, or a full registry."""
 
 
-@attrs.frozen
-class Device:
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A paired device. Times are in Unix seconds."""
 
     id: str
@@ -42,7 +41,7 @@ class Device:
     kind: Kind
     scopes: frozenset[Scope]
     made: float
-    digest: str = attrs.field(repr=False)
+    digest: str
     """SHA-256 of the device's token, in hex; of a browser, a name of its key that no token has."""
     expires: float | None = None
     """None means never."""
@@ -52,6 +51,10 @@ class Device:
     """Host that it last connected from."""
     key: str = ""
     """Public key of a browser (see ``public_key``), which has no token; empty for others."""
+
+    def __repr__(self) -> str:
+        """Name the device without its digest, which no log needs."""
+        return f"Device({self.id!r}, {self.name!r})"
 
     def expired(self, now: float) -> bool:
         """Return whether the device's lifetime is over."""

@@ -21,13 +21,13 @@ import json
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
+import msgspec
 import structlog
-from cattrs import BaseValidationError, Converter
+from msgspec.structs import asdict, replace
 
 from mux.access.device import (
     LONGEST_NAME,
@@ -38,7 +38,6 @@ from mux.access.device import (
     proper_name,
 )
 from mux.core.extension.devices import Kind
-from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -186,7 +185,7 @@ class DeviceRegistry:
         """Give a device another name. Raises ``DeviceError``, ``DeviceRegistryError``."""
         if proper_name(name).casefold() != device.name.casefold():
             self.free_name(name)
-        changed = attrs.evolve(device, name=proper_name(name))
+        changed = replace(device, name=proper_name(name))
         others = {
             id: each
             for id, each in self._devices.items()
@@ -197,7 +196,7 @@ class DeviceRegistry:
 
     def limit(self, device: Device, scopes: frozenset[Scope]) -> Device:
         """Give a device other scopes. Raises ``DeviceRegistryError``."""
-        changed = attrs.evolve(device, scopes=scopes)
+        changed = replace(device, scopes=scopes)
         self._change({**self._devices, device.id: changed})
         return changed
 
@@ -222,7 +221,7 @@ class DeviceRegistry:
         """Note when and from where a device connected or left."""
         device = self._devices.get(id)
         if device is not None:
-            changed = attrs.evolve(device, seen=self.clock(), address=address)
+            changed = replace(device, seen=self.clock(), address=address)
             self._set({**self._devices, id: changed})
             self.file.owe_seldom()
 
@@ -246,11 +245,11 @@ class DeviceRegistry:
         self._by_digest = {each.digest: each for each in devices.values()}
 
     def _text(self) -> str:
-        document = _converter().unstructure(_File(VERSION, list(self)))
-        for entry in document["devices"]:
+        devices = [asdict(device) | {"scopes": sorted(device.scopes)} for device in self]
+        for entry in devices:
             if not entry["key"]:  # so that an older version reads a book without browsers
                 del entry["key"]
-        return json.dumps(document, indent=2) + "\n"
+        return json.dumps({"version": VERSION, "devices": devices}, indent=2) + "\n"
 
     def _back(self) -> str:
         names = ", ".join(repr(name) for name in self._shut_out)
@@ -264,8 +263,7 @@ def _forgotten(device: Device, now: float) -> bool:
 # -- the file --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class _File:
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     devices: list[Device]
 
@@ -312,11 +310,11 @@ def _read(path: Path) -> dict[str, Device] | None:
     if document is None:
         return None
     try:
-        # Check the type first: cattrs takes any iterable for a list.
-        _checked(document.get("devices"), list)
-        devices = _converter().structure(document, _File).devices
-    except (BaseValidationError, ValueError) as failure:
+        devices = msgspec.convert(document, _File).devices
+    except msgspec.ValidationError as failure:
         raise _unreadable(path, "an entry in it is damaged") from failure
+    if not all(device.scopes for device in devices):
+        raise _unreadable(path, "an entry in it is damaged")
     ids, digests = {each.id for each in devices}, {each.digest for each in devices}
     if not len(ids) == len(digests) == len(devices):
         raise _unreadable(path, "a device stands in it twice")
@@ -328,44 +326,3 @@ def _unreadable(path: Path, reason: str) -> _UnreadableBookError:
         f"can't read the device book {path}: {reason}. Restore it from a backup, or remove it: then"
         " every device must be paired again"
     )
-
-
-@cache
-def _converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True)
-    scopes: Any = frozenset[Scope]
-    converter.register_unstructure_hook_func(lambda kind: kind == scopes, sorted)
-    converter.register_structure_hook_func(
-        lambda kind: kind == scopes, lambda value, _type: _scopes(value)
-    )
-    converter.register_structure_hook(str, lambda value, _type: _checked(value, str))
-    converter.register_structure_hook(int, lambda value, _type: _checked(value, int))
-    converter.register_structure_hook(float, lambda value, _type: _number(value))
-    converter.register_structure_hook(float | None, lambda value, _type: _maybe(value, _number))
-    return converter
-
-
-def _checked(value: Any, kind: type) -> Any:
-    """Return the value if it has the type already: cattrs would make ``"None"`` of a null.
-
-    Raises ``ValueError``.
-    """
-    if type(value) is not kind:
-        raise ValueError("of another type")
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise ValueError("no number")
-    return float(value)
-
-
-def _maybe(value: Any, read: Callable[[Any], float]) -> float | None:
-    return None if value is None else read(value)
-
-
-def _scopes(value: Any) -> frozenset[Scope]:
-    if not isinstance(value, list) or not value or not set(value) <= ALL:
-        raise ValueError("no scopes")
-    return frozenset(value)

@@ -29,6 +29,7 @@ import attrs
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from mux.access.device import Device, digest_of, new_token, printable_name
 from mux.access.devices import DeviceRegistry, DeviceRegistryError
@@ -98,7 +99,7 @@ class Pairing:
         Raises ``DeviceError``, ``PairingError``.
         """
         if grant.name and not grant.replaces:
-            grant = attrs.evolve(grant, name=self.registry.free_name(grant.name))
+            grant = replace(grant, name=self.registry.free_name(grant.name))
         now, wall = trio.current_time(), self.registry.clock()
         # A finished ticket stays until it expires, so that a second use is refused as one, and a
         # browser that has slept learns how it ended.

@@ -147,28 +147,28 @@ class DeviceRequests:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def answer(self, asked: AnswerOutside) -> object:
+    def answer(self, request: AnswerOutside) -> object:
         """Return the result of a request about devices. Raises ``AppmuxError``."""
-        actor = self.dispatcher.broker.principal_of(asked.client)
-        match asked.method:
+        actor = self.dispatcher.broker.principal_of(request.client)
+        match request.method:
             case "mux/pairing/begin":
-                return self._begin(asked.client, actor, _read(asked, BeginParams))
+                return self._begin(request.client, actor, _read(request, BeginParams))
             case "mux/pairing/confirm":
-                word = _read(asked, Confirm)
-                self.pairing.confirm(asked.client, word.id, accept=word.accept)
+                word = _read(request, Confirm)
+                self.pairing.confirm(request.client, word.id, accept=word.accept)
                 return Done()
             case "mux/devices/list":
                 return Devices([self._shown(each, actor) for each in self.registry])
             case "mux/devices/add":
-                return self._add(actor, _read(asked, AddParams))
+                return self._add(actor, _read(request, AddParams))
             case "mux/devices/revoke":
-                return self._revoke(actor, _read(asked, Named).name)
+                return self._revoke(actor, _read(request, Named).name)
             case "mux/devices/rename":
-                return self._renamed(actor, _read(asked, RenameParams))
+                return self._renamed(actor, _read(request, RenameParams))
             case "mux/devices/scope":
-                return self._limit(actor, _read(asked, ScopeParams))
+                return self._limit(actor, _read(request, ScopeParams))
             case _:
-                return self._answer_session(asked, actor)
+                return self._answer_session(request, actor)
 
     def _begin(self, client: ClientId, actor: Principal, params: BeginParams) -> Begun:
         scopes, lifetime = _granted(params, actor), _lifetime(params)
@@ -187,16 +187,16 @@ class DeviceRequests:
 
     # -- sessions ----------------------------------------------------------------------------------
 
-    def _answer_session(self, asked: AnswerOutside, actor: Principal) -> object:
-        match asked.method:
+    def _answer_session(self, request: AnswerOutside, actor: Principal) -> object:
+        match request.method:
             case "mux/session/token":
                 return self._token(actor)
             case "mux/session/end":
-                return self._sign_out(asked, actor)
+                return self._sign_out(request, actor)
             case "mux/session/prove":
                 raise DeviceRequestError("a browser proves who it is once, by its first message")
             case _:
-                raise DeviceRequestError(f"nobody here answers `{asked.method}`")
+                raise DeviceRequestError(f"nobody here answers `{request.method}`")
 
     def _token(self, actor: Principal) -> ShortToken:
         device = self.registry.by_id(actor.device)
@@ -206,11 +206,11 @@ class DeviceRequests:
             )
         return self.sessions.token_for(device.id)
 
-    def _sign_out(self, asked: AnswerOutside, actor: Principal) -> object:
+    def _sign_out(self, request: AnswerOutside, actor: Principal) -> object:
         if self.registry.by_id(actor.device) is None:
             raise DeviceRequestError("only a paired device can end itself: you aren't one")
         # The answer first: the end closes the connection that it goes to.
-        self.dispatcher.answered(asked, Done())
+        self.dispatcher.answered(request, Done())
         self.sign_out(actor)
         return DEFERRED
 
@@ -297,11 +297,11 @@ class DeviceRequests:
         self.record(kind, fields)
 
 
-def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
+def _read(request: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
-        return msgspec.json.decode(asked.params, type=kind)
+        return msgspec.json.decode(request.params, type=kind)
     except msgspec.DecodeError as wrong:
-        raise DeviceRequestError(f"`{asked.method}`: {wrong}") from wrong
+        raise DeviceRequestError(f"`{request.method}`: {wrong}") from wrong
 
 
 def _granted(grant: Grant, actor: Principal) -> frozenset[Scope]:

@@ -15,6 +15,7 @@ import socket
 from typing import Final, Literal
 
 import attrs
+import msgspec
 import trio
 
 import mux
@@ -59,8 +60,7 @@ class NotProvenError(AuthError):
         self.reason: Reason = reason
 
 
-@attrs.frozen
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """A question that only a device's key answers, on one connection, once."""
 
     origin: str
@@ -81,8 +81,7 @@ class Challenge:
         return "\n".join(("appmux request", *lines))
 
 
-@attrs.frozen
-class _Token:
+class _Token(msgspec.Struct, frozen=True):
     device: str
     until: float
     """Expiry on trio's clock, which stands still while the machine sleeps."""

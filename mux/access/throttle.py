@@ -19,6 +19,7 @@ import math
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 
 from mux.config.addresses import host_of
@@ -57,15 +58,13 @@ NETWORK_BITS: Final = 64
 """Bits of an IPv6 address that are counted: its owner chooses the rest."""
 
 
-@attrs.define
-class _Failed:
+class _Failed(msgspec.Struct):
     count: int = 0
     last: float = 0.0
     logged: float = -math.inf
 
 
-@attrs.frozen
-class Counted:
+class Counted(msgspec.Struct, frozen=True):
     """A failure that was counted, and what follows from it."""
 
     count: int

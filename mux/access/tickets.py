@@ -9,6 +9,7 @@ import hashlib
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from mux.access.device import Device
@@ -20,8 +21,7 @@ CODE_DIGITS: Final = 6
 """Digits of the code: one of a million strangers shows the same code as the device in hand."""
 
 
-@attrs.frozen
-class DeviceGrant:
+class DeviceGrant(msgspec.Struct, frozen=True):
     """The operator's grant to a device that is to be paired."""
 
     kind: Kind
@@ -36,8 +36,7 @@ class DeviceGrant:
     """True if it takes the place of the device of that name."""
 
 
-@attrs.frozen
-class Browser:
+class Browser(msgspec.Struct, frozen=True):
     """A browser that asks to be paired."""
 
     key: str

@@ -214,7 +214,7 @@ def described(approval: Json) -> list[str]:
         f"  waiting {age}, offered to {to or 'nobody'}",
         *(f"  {name}: {text}" for name, text in _policy(approval)),
         f"  thread: {approval['threadId']}",
-        *(f"  {name}: {text}" for name, text in _asked(approval)),
+        *(f"  {name}: {text}" for name, text in _details(approval)),
     ]
     return [visible(line) for text in lines for line in text.split("\n")]
 
@@ -227,7 +227,7 @@ def _policy(approval: Json) -> Iterator[tuple[str, str]]:
         yield "voted", f"{vote['name']} ({vote['principal']}): {vote['decision']}, {age} ago"
 
 
-def _asked(approval: Json) -> Iterator[tuple[str, str]]:
+def _details(approval: Json) -> Iterator[tuple[str, str]]:
     params, item = approval["params"] or {}, approval["item"] or {}
     command = params.get("command") or item.get("command")
     if command is not None:

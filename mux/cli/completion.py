@@ -45,7 +45,7 @@ def completion(shell: str) -> None:
     click.echo(made.source_template % made.source_vars())
 
 
-def _asked(ctx: click.Context, method: str) -> dict[str, Any]:
+def _fetch(ctx: click.Context, method: str) -> dict[str, Any]:
     """Return the broker's answer; an empty one if there is none in time."""
     named = {name: ctx.params.get(name) for name in ("config_file", "state_dir")}
     try:
@@ -60,7 +60,7 @@ def approval_ids(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the id of an approval that waits."""
-    pending = _asked(ctx, "mux/approvals/list").get("approvals", [])
+    pending = _fetch(ctx, "mux/approvals/list").get("approvals", [])
     return [
         CompletionItem(str(each["id"]), help=visible(waiting.what(each)))
         for each in pending
@@ -72,7 +72,7 @@ def thread_ids(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete a thread's id: the short one, or the whole where its beginning was typed."""
-    threads = _asked(ctx, "mux/status").get("threads", [])
+    threads = _fetch(ctx, "mux/status").get("threads", [])
     short = screen.short_ids(each["id"] for each in threads)
     return [
         CompletionItem(id, help=visible(each.get("title") or each.get("directory") or ""))
@@ -89,6 +89,6 @@ def device_names(
     root = ctx.parent or ctx  # the flags that name the broker stand before the sub-command
     return [
         CompletionItem(each["name"], help=", ".join(each["scopes"]))
-        for each in _asked(root, "mux/devices/list").get("devices", [])
+        for each in _fetch(root, "mux/devices/list").get("devices", [])
         if each["name"].startswith(incomplete)
     ]

@@ -67,10 +67,10 @@ def parse(text: str) -> Link:
     try:
         parts = urlsplit(text.strip())
         if parts.scheme == "appmux":
-            asked = {name: value for name, (value, *_) in parse_qs(parts.query).items()}
-            host, scheme = asked["host"], asked["scheme"]
+            query = {name: value for name, (value, *_) in parse_qs(parts.query).items()}
+            host, scheme = query["host"], query["scheme"]
             authority = f"[{host}]" if ":" in host else host
-            url, ticket = f"{scheme}://{authority}:{int(asked['port'])}", asked["ticket"]
+            url, ticket = f"{scheme}://{authority}:{int(query['port'])}", query["ticket"]
         else:
             fragment = parse_qs(parts.fragment)
             url, ticket = f"{SCHEMES[parts.scheme]}://{parts.netloc}", fragment["pair"][0]
@@ -118,23 +118,23 @@ def join(
         return
     if link is None:
         link = click.prompt("Link", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    there = parse(link)
+    broker = parse(link)
     private_file.make_directory(where)
-    granted = _exchange(there, name or socket.gethostname())
+    granted = _exchange(broker, name or socket.gethostname())
     try:
-        joined.write(where, Joined(there.url, granted["token"]))
+        joined.write(where, Joined(broker.url, granted["token"]))
     except OSError as failure:
         raise NotJoinedError(
             f"joined, but {where} can't be written ({failure.strerror}): revoke"
             f" {granted['name']!r} there, and join again"
         ) from failure
     if as_json:
-        token_file = str(joined.token_file(where, there.url))
+        token_file = str(joined.token_file(where, broker.url))
         more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
-        click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
+        click.echo(json.dumps({"url": broker.url, "tokenFile": token_file, **more}))
         return
     click.echo(visible(f'joined as "{granted["name"]}", may {", ".join(granted["scopes"])}'))
-    for line in how_to_attach(there, where):
+    for line in how_to_attach(broker, where):
         click.echo(line)
 
 
@@ -162,23 +162,23 @@ def _change(where: Path, used: str | None, left: str | None) -> None:
         joined.forget(where, url)
 
 
-def how_to_attach(there: Link, where: Path) -> list[str]:
+def how_to_attach(broker: Link, where: Path) -> list[str]:
     """Return the lines that say how this machine's programs reach the broker now."""
     lines = [
         "`appmux stdio` and `appmux-codex` find it, while no broker runs here:"
         " editors and SDKs take `appmux-codex` as their codex."
     ]
-    token = f'APPMUX_TOKEN="$(cat {joined.token_file(where, there.url)})"'
+    token = f'APPMUX_TOKEN="$(cat {joined.token_file(where, broker.url)})"'
     codex = "codex --remote {} --remote-auth-token-env APPMUX_TOKEN"
-    host = urlsplit(there.url).hostname or ""
-    if there.url.startswith("wss://"):
+    host = urlsplit(broker.url).hostname or ""
+    if broker.url.startswith("wss://"):
         lines.append("A terminal goes over TLS:")
-        lines.append(f"    {token} {codex.format(there.url)}")
+        lines.append(f"    {token} {codex.format(broker.url)}")
     elif host in ("127.0.0.1", "::1", "localhost"):
         lines.append("A terminal goes to this very machine's port (or the tunnel that ends there):")
-        lines.append(f"    {token} {codex.format(there.url)}")
+        lines.append(f"    {token} {codex.format(broker.url)}")
     else:
-        port = urlsplit(there.url).port or joined.DEFAULT_PORTS["ws"]
+        port = urlsplit(broker.url).port or joined.DEFAULT_PORTS["ws"]
         lines.append(
             "A terminal goes through SSH, as codex sends tokens over loopback and wss:// alone:"
         )
@@ -187,24 +187,24 @@ def how_to_attach(there: Link, where: Path) -> list[str]:
     return lines
 
 
-def _exchange(there: Link, name: str) -> dict[str, Any]:
+def _exchange(broker: Link, name: str) -> dict[str, Any]:
     """Exchange the ticket for a token. Raises ``NotJoinedError``."""
     nonce = secrets.token_urlsafe(12)
-    code = code_of(there.ticket, name, nonce)
+    code = code_of(broker.ticket, name, nonce)
     click.echo(f"The operator there has to see this code: {code}", err=True)
     timeout = httpx.Timeout(WORD_SECONDS, connect=CONNECT_SECONDS)
-    asked = {"ticket": there.ticket, "name": name, "nonce": nonce}
+    body = {"ticket": broker.ticket, "name": name, "nonce": nonce}
     try:
         # This system's own authorities, as for the connections afterwards.
         trusted = ssl.create_default_context()
-        answer = httpx.post(f"{there.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
+        answer = httpx.post(f"{broker.http}/v1/pair", json=body, timeout=timeout, verify=trusted)
     except httpx.HTTPError as failure:
         reason = str(failure) or type(failure).__name__
-        raise NotJoinedError(f"can't reach {there.http}: {reason}") from None
-    return _granted(answer, there)
+        raise NotJoinedError(f"can't reach {broker.http}: {reason}") from None
+    return _granted(answer, broker)
 
 
-def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
+def _granted(answer: httpx.Response, broker: Link) -> dict[str, Any]:
     try:
         body = answer.json()
         if answer.status_code == 200:  # noqa: PLR2004
@@ -217,6 +217,6 @@ def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
         reason = visible(str(body["message"]))
     except (ValueError, KeyError, TypeError):
         raise NotJoinedError(
-            f"{there.http} answered HTTP {answer.status_code}: is that an appmux?"
+            f"{broker.http} answered HTTP {answer.status_code}: is that an appmux?"
         ) from None
     raise NotJoinedError(reason)

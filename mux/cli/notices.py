@@ -124,6 +124,8 @@ def _lines(notice: Json) -> Iterator[str]:
     to = ", ".join(notice["sentTo"]) or "nobody"
     over = "stands" if notice["over"] is None else f"over: {notice['overWhy']}"
     yield f"{_when(notice['raised'])}  {what}; sent to {to}; {over}"
+    if notice["line"]:
+        yield f"    {notice['line']}"
     for step in notice["steps"]:
         device = f" {step['device']}" if step["device"] else ""
         reason = f": {step['why']}" if step["why"] else ""
@@ -131,11 +133,11 @@ def _lines(notice: Json) -> Iterator[str]:
     for delivery in notice["deliveries"]:
         what = "withdrawal" if delivery["withdraw"] else "push"
         tries = f" after {delivery['attempts']} tries" if delivery["attempts"] > 1 else ""
-        said = f" ({delivery['said']})" if delivery["said"] else ""
+        answer = f" ({delivery['said']})" if delivery["said"] else ""
         state = delivery["state"]
         if delivery.get("arrived") is not None:
             state = f"arrived {_when(delivery['arrived'])}"
-        yield f"    {what} to {delivery['device']} by {delivery['service']}: {state}{tries}{said}"
+        yield f"    {what} to {delivery['device']} by {delivery['service']}: {state}{tries}{answer}"
 
 
 def _when(moment: float) -> str:

@@ -22,7 +22,7 @@ from mux.cli.common import invitation
 from mux.cli.common.options import SCOPES, Scopes, broker_flags, exits
 from mux.cli.common.settings import of_broker
 from mux.cli.pair import USUAL
-from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, confirm
+from mux.cli.terminal.pairing_dialogue import NotPairedError, await_device, confirm
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
@@ -117,7 +117,7 @@ def _start(page: Path, link: str) -> None:
 
 async def _let_in(broker: Client, begun: Json) -> int:
     try:
-        came = await asked(broker, begun)
+        came = await await_device(broker, begun)
     except NotPairedError:
         if await _is_attached(broker):
             click.echo(f'open; the browser stayed the "{NAME}" that it was')

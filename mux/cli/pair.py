@@ -34,7 +34,7 @@ from mux.cli.common.options import (
 )
 from mux.cli.common.settings import of_broker
 from mux.cli.terminal import output, qr_code
-from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, decide, line
+from mux.cli.terminal.pairing_dialogue import NotPairedError, await_device, decide, line
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.host import tailnet
@@ -271,7 +271,7 @@ async def _pair(broker: Client, spec: PairingSpec, place: PhoneAddress) -> None:
     _tell(spec, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
     _tell_terms(spec, place, open_door=begun["openDoor"])
     await _picture(spec, uri)
-    await decide(broker, await asked(broker, begun), yes=spec.yes, report=spec.report)
+    await decide(broker, await await_device(broker, begun), yes=spec.yes, report=spec.report)
 
 
 async def _pair_browser(broker: Client, spec: PairingSpec, listeners: list[PhoneAddress]) -> None:
@@ -313,7 +313,7 @@ async def _pair_browser(broker: Client, spec: PairingSpec, listeners: list[Phone
     elif not origin.startswith("https://"):
         _say(spec, "Note: browsers make no keys over plain http. Use https, or `--app`.")
     await _picture(spec, link)
-    await decide(broker, await asked(broker, begun), yes=spec.yes, report=spec.report)
+    await decide(broker, await await_device(broker, begun), yes=spec.yes, report=spec.report)
 
 
 def _tell(spec: PairingSpec, link: str, how: str) -> None:

@@ -80,14 +80,14 @@ def put(
     urls = broker.urls(directory)
     thread = None
     if named is not None:
-        with broker.connected(urls) as asked:
-            thread = str(threads.find(asked, named)["id"])
+        with broker.connected(urls) as connection:
+            thread = str(threads.find(connection, named)["id"])
     with web_client(urls) as web:
-        told = [bring(web, file, thread, quiet=as_json) for file in files]
+        placed = [bring(web, file, thread, quiet=as_json) for file in files]
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(placed, indent=2))
     else:
-        for each in told:
+        for each in placed:
             click.echo(visible(each["path"]))
 
 
@@ -134,8 +134,8 @@ class _Upload:
                 if at < length:
                     at = self._go_on(url, at, length, task)
                 if at >= length:
-                    told: dict[str, str] = _checked(self.web.get(url)).json()
-                    return told
+                    placed: dict[str, str] = _checked(self.web.get(url)).json()
+                    return placed
             except httpx.TransportError:
                 time.sleep(PAUSE)
                 at = self._offset(url, at)

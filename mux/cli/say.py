@@ -91,21 +91,23 @@ def say(
     named, text = (None, words) if directory is not None else (words[0], words[1:])
     message = _text(text)
     urls = broker.urls(state_dir_of(config_file, state_dir))
-    with broker.connected(urls) as asked:
-        asked.initialize(KNOWS_US)
+    with broker.connected(urls) as connection:
+        connection.initialize(KNOWS_US)
         card = (
-            _begin(asked, directory) if directory is not None else threads.find(asked, str(named))
+            _begin(connection, directory)
+            if directory is not None
+            else threads.find(connection, str(named))
         )
         if directory is None:
-            watch.join(asked, card["id"], 0)
+            watch.join(connection, card["id"], 0)
         brought = _bring(urls, files, card["id"], quiet=as_json)
-        told = _start(asked, card, [_said(message), *brought], if_busy or "reject")
+        outcome = _start(connection, card, [_said(message), *brought], if_busy or "reject")
         if not wait:
-            click.echo(json.dumps(told, indent=2) if as_json else _outcome(told, card))
+            click.echo(json.dumps(outcome, indent=2) if as_json else _outcome(outcome, card))
             return
-        if told["queued"] is not None:
-            _note(_outcome(told, card), as_json=as_json)
-        sys.exit(_until_over(asked, card, told, as_json=as_json))
+        if outcome["queued"] is not None:
+            _note(_outcome(outcome, card), as_json=as_json)
+        sys.exit(_until_over(connection, card, outcome, as_json=as_json))
 
 
 def _text(words: tuple[str, ...]) -> str:
@@ -133,15 +135,15 @@ def _part(file: Mapping[str, str]) -> Json:
     return {"type": "mention", "name": file["name"], "path": file["path"]}
 
 
-def _begin(asked: Broker, directory: Path) -> Json:
+def _begin(connection: Broker, directory: Path) -> Json:
     where = directory.expanduser().absolute()
     if not where.is_dir():
         raise NotSaidError(f"there is no directory {where}")
-    began = asked.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
+    began = connection.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
     return {"id": began["thread"]["id"], "title": "", "preview": "", "directory": str(where)}
 
 
-def _start(asked: Broker, card: Json, message: list[Json], if_busy: str) -> Json:
+def _start(connection: Broker, card: Json, message: list[Json], if_busy: str) -> Json:
     """Start a turn, and return what became of it. Raises ``AppmuxError``."""
     params = {
         "threadId": card["id"],
@@ -151,7 +153,7 @@ def _start(asked: Broker, card: Json, message: list[Json], if_busy: str) -> Json
         "ifBusy": if_busy,
     }
     try:
-        result = asked.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
+        result = connection.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
     except BrokerError as refused:
         if refused.code == BUSY:
             raise NotSaidError(
@@ -168,11 +170,11 @@ def _start(asked: Broker, card: Json, message: list[Json], if_busy: str) -> Json
     }
 
 
-def _outcome(told: Json, card: Json) -> str:
+def _outcome(outcome: Json, card: Json) -> str:
     short = screen.short_ids([card["id"]])[card["id"]]
-    if told["queued"] is not None:
-        return f"queued as number {told['queued']['place']} on {short}"
-    done = "said into the running turn" if told["steered"] else "started"
+    if outcome["queued"] is not None:
+        return f"queued as number {outcome['queued']['place']} on {short}"
+    done = "said into the running turn" if outcome["steered"] else "started"
     return f"{done}; to see it: appmux watch {short}"
 
 
@@ -180,9 +182,9 @@ def _note(text: str, *, as_json: bool) -> None:
     click.echo(text, err=as_json)
 
 
-def _until_over(asked: Broker, card: Json, told: Json, *, as_json: bool) -> int:
+def _until_over(connection: Broker, card: Json, outcome: Json, *, as_json: bool) -> int:
     """Show the turn until it ends; return the exit status."""
     shown = Transcript(card["id"], watch.write)
-    if told["queued"] is not None:
-        watch.until_started(asked, shown, told["queued"]["id"], as_json=as_json)
-    return watch.stream(asked, shown, once=True, as_json=as_json)
+    if outcome["queued"] is not None:
+        watch.until_started(connection, shown, outcome["queued"]["id"], as_json=as_json)
+    return watch.stream(connection, shown, once=True, as_json=as_json)

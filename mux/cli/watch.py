@@ -158,7 +158,7 @@ def _show_asked(connection: Broker, shown: Transcript, id: int) -> None:
         return
     for approval in pending:
         if approval["id"] == id:
-            shown.asked(approval, waiting.short(pending)[id])
+            shown.show_approval(approval, waiting.short(pending)[id])
 
 
 def write(text: str) -> None:

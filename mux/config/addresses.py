@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
+import msgspec
 
 from mux.config.locate import CONTROL_SOCKET
 from mux.errors import AppmuxError
@@ -64,8 +65,7 @@ class TcpAddress:
         return f"{host}:{self.port}"
 
 
-@attrs.frozen
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True):
     """A unix socket to listen on, by its absolute path: ``unix://PATH``."""
 
     path: Path

@@ -10,15 +10,12 @@ import os
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, get_origin
 
 import attrs
+import msgspec
 import platformdirs
-from cattrs import Converter
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
-from cattrs.gen import make_dict_structure_fn, override
 
 from mux.config import approval_rules
 from mux.config.model import (
@@ -42,16 +39,14 @@ class ConfigError(AppmuxError):
     """A setting can't be used. Each line names the source, the key and what was expected."""
 
 
-@attrs.frozen
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A value as a source gave it, and the words for that source."""
 
     value: object
     origin: str
 
 
-@attrs.frozen
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A ``Config``, and for each of its values the source."""
 
     config: Config
@@ -59,7 +54,7 @@ class Settled:
     """The source of each value in words, by dotted key."""
     file: Path | None = None
     """The config file that was read; None if there was none."""
-    given: Mapping[str, Found] = attrs.field(factory=dict)
+    given: Mapping[str, Found] = msgspec.field(default_factory=dict)
     """The values that aren't defaults, as their sources gave them."""
 
     def items(self) -> Iterator[tuple[str, object, str]]:
@@ -69,8 +64,8 @@ class Settled:
 
     def differing(self, other: Settled) -> list[str]:
         """Return the keys whose values aren't those of the other settings."""
-        there = {key: value for key, value, _ in other.items()}
-        return [key for key, value, _ in self.items() if there[key] != value]
+        values = {key: value for key, value, _ in other.items()}
+        return [key for key, value, _ in self.items() if values[key] != value]
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``recall`` reads: what was given, by key, with its origin."""
@@ -256,42 +251,33 @@ def _placed(key: str, value: object, base: Path) -> object:
 
 def _structure(values: Mapping[str, Found], wrong: list[str]) -> Config:
     """Return the settings. Raises ``ConfigError`` with all that is wrong, known before or not."""
-    tree: dict[str, Any] = {}
+    settings: dict[str, dict[str, object]] = {prefix: {} for prefix in tables()}
+    unfit = []
     for key, item in values.items():
-        inner, name = tree, key
-        while (section := _section_of(name, key)) is not None:
-            inner = inner.setdefault(section, {})
-            name = name.removeprefix(f"{section}.")
-        inner[name] = item.value
-    try:
-        config = _converter().structure(tree, Config)
-    except ClassValidationError as error:
-        keys = sorted(set(_wrong_keys(error, "")))
-        complaints = [*wrong, *(_complaint(key, values) for key in keys)]
-        raise ConfigError("\n".join(complaints)) from None
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+        leaf = leaves().get(key)
+        prefix, dot, name = key.rpartition(".")
+        try:
+            if leaf is not None:
+                settings[prefix + dot][name] = checked(leaf, item.value)
+        except ValueError:
+            leaf = None
+        if leaf is None:
+            unfit.append(key)
+    if wrong or unfit:
+        raise ConfigError("\n".join([*wrong, *(_complaint(key, values) for key in sorted(unfit))]))
+    config: Config = _table("", settings)
     return config
 
 
-def _section_of(name: str, key: str) -> str | None:
-    """Return the first table in ``name``, which is the end of ``key``; None if there is none."""
-    before = key.removesuffix(name)
-    first, dot, _ = name.partition(".")
-    return first if dot and before + first in sections() else None
-
-
-def _wrong_keys(error: ClassValidationError, prefix: str) -> Iterator[str]:
-    of_fields, of_class = error.group_exceptions()
-    for inner, note in of_fields:
-        if isinstance(inner, ClassValidationError):
-            yield from _wrong_keys(inner, f"{prefix}{note.name}.")
-        else:
-            yield prefix + note.name
-    for inner in of_class:
-        if not isinstance(inner, ForbiddenExtraKeysError):
-            raise inner
-        yield from (prefix + name for name in inner.extra_fields)
+def _table(prefix: str, settings: Mapping[str, Mapping[str, object]]) -> Any:
+    """Return the table of this prefix with the tables in it, given the values of each."""
+    cls = tables()[prefix]
+    inner = {
+        field.name: _table(f"{prefix}{field.name}.", settings)
+        for field in attrs.fields(cls)
+        if f"{prefix}{field.name}." in settings
+    }
+    return cls(**settings[prefix], **inner)
 
 
 def _complaint(key: str, values: Mapping[str, Found]) -> str:
@@ -313,40 +299,6 @@ def _check_together(config: Config) -> None:
                 f"{small} ({least}) must not be greater than {large} ({most});"
                 " `appmux config` shows where each comes from"
             )
-
-
-@cache
-def _converter() -> Converter:
-    """Return cattrs, made strict: "64" is no number, true is no integer, and no key goes unread.
-
-    A table's reader takes a millisecond to make, so it is made only for tables that are set.
-    """
-    converter = Converter(forbid_extra_keys=True)
-    prefixes = {cls: prefix for prefix, cls in tables().items()}
-    converter.register_structure_hook_factory(
-        prefixes.__contains__, lambda cls: _table_reader(converter, cls, prefixes[cls])
-    )
-    return converter
-
-
-def _table_reader(converter: Converter, cls: type, prefix: str) -> Any:
-    fields: dict[str, Any] = {
-        field.name: _override(leaf)
-        if (leaf := leaves().get(prefix + field.name))
-        else override(struct_hook=converter.structure)  # a table in this one
-        for field in attrs.fields(cls)
-    }
-    return make_dict_structure_fn(
-        cls,
-        converter,
-        _cattrs_forbid_extra_keys=True,
-        _cattrs_detailed_validation=True,
-        **fields,
-    )
-
-
-def _override(leaf: Leaf) -> Any:
-    return override(struct_hook=lambda value, _type: checked(leaf, value))
 
 
 def _shown_path(path: Path) -> str:

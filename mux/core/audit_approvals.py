@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, is_told
+from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, gets_record
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client
@@ -102,7 +102,7 @@ def abstained(state: State, request: ServerRequest, client: Client, reason: str)
 
 def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
     """Record an answer of a client whose scopes don't allow it."""
-    if is_told(state, client):
+    if gets_record(state, client):
         state.record("answer/refused", by=actor_of(client), **_which(request), needs=needs)
 
 

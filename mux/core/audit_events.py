@@ -45,10 +45,10 @@ NAME_CHARACTERS = 128
 TEXT_CHARACTERS = 16 * 1024
 """Recorded of params, where text is wanted: a prompt with pictures in it is megabytes."""
 
-REFUSALS_TOLD = 16
+REFUSALS_RECORDED = 16
 REFUSALS_SECONDS = 10.0
-"""A client with more than ``REFUSALS_TOLD`` refusals within this time gets one record for the rest
-of them: it must not be able to fill the disk."""
+"""A client with more than ``REFUSALS_RECORDED`` refusals within this time gets one record for the
+rest of them: it must not be able to fill the disk."""
 
 
 def actor_of(client: Client) -> dict[str, object]:
@@ -92,26 +92,26 @@ def left(state: State, client: Client) -> None:
 
 def refused(state: State, client: Client, method: str, needs: Scope) -> None:
     """Record that a client asked for what its scopes don't allow."""
-    if is_told(state, client):
+    if gets_record(state, client):
         method = method[:NAME_CHARACTERS]
         state.record("request/refused", by=actor_of(client), method=method, needs=needs)
 
 
-def is_told(state: State, client: Client) -> bool:
+def gets_record(state: State, client: Client) -> bool:
     """Return whether this refusal gets a record of its own; otherwise it is only counted."""
     refusals = client.refusals
     if refusals is None or refusals.until <= state.now:
         _count_refusals(state, client)
         refusals = client.refusals = Refusals(until=state.now + REFUSALS_SECONDS)
     refusals.count += 1
-    if refusals.count <= REFUSALS_TOLD:
+    if refusals.count <= REFUSALS_RECORDED:
         return True
     state.wake_at(refusals.until)
     return False
 
 
 def _count_refusals(state: State, client: Client) -> None:
-    more = client.refusals.count - REFUSALS_TOLD if client.refusals is not None else 0
+    more = client.refusals.count - REFUSALS_RECORDED if client.refusals is not None else 0
     if more > 0:
         state.record("request/refused", by=actor_of(client), method=None, needs=None, times=more)
     client.refusals = None
@@ -122,7 +122,7 @@ def on_timer(state: State) -> float:
     next_one = NEVER
     for client in state.clients.values():
         refusals = client.refusals
-        if refusals is not None and refusals.count > REFUSALS_TOLD:
+        if refusals is not None and refusals.count > REFUSALS_RECORDED:
             if refusals.until <= state.now:
                 _count_refusals(state, client)
             else:
@@ -138,7 +138,7 @@ def drives(method: str, *, begins: bool) -> bool:
     return (begins or method in TURNS) and SCOPES.get(method) == "drive"
 
 
-def asked(
+def record_request(
     state: State, client: Client, request: Request, message: ClientMessage, scope: Scope
 ) -> None:
     """Record a client's request if it drives a turn or needs ``admin``; others aren't recorded."""
@@ -201,7 +201,7 @@ def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
     return {"by": turn.actor, "queued": turn.id, "thread": thread}
 
 
-def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:
+def record_answer(state: State, request: Request, line: bytes, *, failed: bool) -> None:
     """Record the app-server's answer to a request that ``asked`` recorded."""
     if request.recorded is None:
         return

@@ -224,8 +224,8 @@ class Broker:
         if state.unread:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
-            self._subscriptions.let_go()
-        if state.restart.asked:
+            self._subscriptions.release_unused()
+        if state.restart.requests:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
@@ -272,7 +272,7 @@ class Broker:
                 | JournalRead(client)
             ):
                 if client in state.clients:  # else it left before the event came
-                    self._connections.told_of(state.clients[client], event)
+                    self._connections.handle(state.clients[client], event)
             case AnsweredOutside(client, message, method):
                 state.answer(client, message, method)
             case UpstreamStarted(generation):

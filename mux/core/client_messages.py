@@ -81,7 +81,7 @@ class ClientRouter:
         self._shared_titles = parts.shared_titles
         self._subscriptions = parts.subscriptions
         self._turn_queueing = parts.turn_queueing
-        self._clearance.again = self._handshakes.again = self.asked
+        self._clearance.again = self._handshakes.again = self.handle_request
 
     def handle(self, client: Client, text: bytes) -> None:
         """Handle one message."""
@@ -94,7 +94,7 @@ class ClientRouter:
             return
         self._attention.sent(client)
         if message.kind == "request":
-            self.asked(client, message)
+            self.handle_request(client, message)
         elif message.kind == "notification":
             self._notified(client, message)
         else:
@@ -107,7 +107,7 @@ class ClientRouter:
         self.state.error(client, bad.id, bad.code, text)
         self.state.charge(client)
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle_request(self, client: Client, message: ClientMessage) -> None:
         """Handle a request, the first time or after it has waited."""
         if self._clearance.holds_back(client, message):
             return
@@ -131,9 +131,9 @@ class ClientRouter:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:
-                self._asked_to_restart(client, message)
+                self._plan_restart(client, message)
             case route if route in _ANSWERED_HERE:
-                self._asked_of_broker(client, message, rule)
+                self._answer_here(client, message, rule)
             case Route.INITIALIZE:
                 if not self._handshakes.initialize(client, message):
                     self._pass_on(client, message, _AS_IT_IS, "observe")
@@ -149,13 +149,13 @@ class ClientRouter:
                 self._subscriptions.client_unfollows(client, message, rule)
             case Route.REPLAY:
                 if not self._is_down(client, message):
-                    self._replays.asked(client, message)
+                    self._replays.handle(client, message)
             case _:
                 self._pass_on(client, message, rule, scope)
 
-    def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
-        asked = jsonrpc.read_fields(message.params) or {}
-        now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
+    def _plan_restart(self, client: Client, message: ClientMessage) -> None:
+        params = jsonrpc.read_fields(message.params) or {}
+        now, broker = (params.get(name) == b"true" for name in ("now", "broker"))
         if broker and not self.state.durable.is_enabled:
             text = "this broker has no supervisor, which would start the next one"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -164,9 +164,9 @@ class ClientRouter:
         if broker:
             self.state.out.append(RenewBroker())
         else:
-            self._recovery.asked_to_restart(client.id, message.id, now=now)
+            self._recovery.plan_restart(client.id, message.id, now=now)
 
-    def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+    def _answer_here(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         match rule.route:
             case Route.FOCUS:
                 self._attention.focused(client, message)
@@ -175,13 +175,13 @@ class ClientRouter:
             case Route.ANSWER:
                 self._approval_answers.from_client(client, message)
             case Route.QUEUE:
-                self._queue_requests.asked(client, message)
+                self._queue_requests.handle(client, message)
             case Route.INBOX:
-                self._inbox.asked(client, message)
+                self._inbox.handle(client, message)
             case Route.DIGEST:
-                self._digests.asked(client, message)
+                self._digests.handle(client, message)
             case Route.FILES:
-                self._files.asked(client, message)
+                self._files.handle(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -238,8 +238,8 @@ class ClientRouter:
         """Send a request upstream that nothing stands against, unless a feature answers it here."""
         if client.overrides is not None:
             # Only now: what the broker adds isn't the client's to be judged by.
-            said = client.overrides.values
-            message = overrides.completed(message, said, client.principal.scopes)
+            values = client.overrides.values
+            message = overrides.completed(message, values, client.principal.scopes)
         try:
             message, if_busy = self._turn_queueing.read(client, message)
             request = self._client_requests.request(client, message, rule)
@@ -255,8 +255,10 @@ class ClientRouter:
             self._notice_triggers.acted(client, message.method, message.thread)
         if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
             return
-        audit_events.asked(self.state, client, request, message, scope)
-        outcome = self._shared_titles.asked(client, request, message.params) if private else None
+        audit_events.record_request(self.state, client, request, message, scope)
+        outcome = (
+            self._shared_titles.replay_for(client, request, message.params) if private else None
+        )
         if outcome is not None:
             self._notifications.retell(outcome)
         elif not self._recovery.holds(request, thread):

@@ -5,7 +5,7 @@ Used by ``broker``, which hands over the events that say so.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from mux.core import audit_events
 from mux.core.events import (
@@ -22,8 +22,7 @@ from mux.core.state.scheduler import DEPARTED
 from mux.core.wiring import Features
 
 
-@attrs.frozen(eq=False)
-class Connections:
+class Connections(msgspec.Struct, frozen=True, eq=False):
     """The life of each client, as the features hear of it."""
 
     parts: Features
@@ -38,7 +37,7 @@ class Connections:
         client.overrides = event.overrides
         self.parts.state.clients[event.client] = client
 
-    def told_of(self, client: Client, event: Event) -> None:
+    def handle(self, client: Client, event: Event) -> None:
         """Handle an event of a client that is attached."""
         state = self.parts.state
         match event:
@@ -68,7 +67,9 @@ class Connections:
         """Forget a client whose connection is gone, and end what was its own."""
         parts, state = self.parts, self.parts.state
         audit_events.left(state, client)
-        asked = [each for each in state.scheduler.upstream.values() if each.client == client.id]
+        unanswered = [
+            each for each in state.scheduler.upstream.values() if each.client == client.id
+        ]
         for request in state.scheduler.leave(client.id):
             parts.client_requests.joins(request, -1)
             if request.runs_alone:
@@ -84,7 +85,7 @@ class Connections:
         for claim in state.scoped_ids.leave(client.id):
             if state.appserver.runs:  # else what the id stands for ended with its app-server
                 parts.client_requests.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
-        for request in asked:
+        for request in unanswered:
             if request.rule.cancelled_by:
                 parts.client_requests.ask_for_broker(
                     request.rule.cancelled_by, {"requestId": request.wire}

@@ -103,7 +103,7 @@ class NotificationRouter:
         elif message.method is None:
             self.responses.answered(line, message)
         else:
-            self.parts.server_requests.asked(line, message)
+            self.parts.server_requests.offer_new(line, message)
 
     def _notified(self, line: bytes, message: UpstreamMessage) -> None:
         method, thread, state = message.method, message.thread, self.parts.state
@@ -164,7 +164,7 @@ class NotificationRouter:
 
     def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
         for id in self.parts.state.threads.audience(None):
-            if id in recipients and self.parts.state.clients[id].hears(method):
+            if id in recipients and self.parts.state.clients[id].receives(method):
                 self.parts.state.send(id, line, method)
 
     def _working(self) -> set[ClientId]:
@@ -252,7 +252,7 @@ class NotificationRouter:
                 if message is not None:
                     self._notified(replayed.line, message)
                 continue
-            audit_events.answered(self.parts.state, request, replayed.line, failed=False)
+            audit_events.record_answer(self.parts.state, request, replayed.line, failed=False)
             client = self.parts.state.clients.get(request.client or 0)
             if client is not None:
                 answer = jsonrpc.with_id(replayed.line, request.wire_text, request.origin)

@@ -87,7 +87,7 @@ class ResponseRouter:
         """
         # Its slot is free first: whatever follows may submit another request.
         self.parts.client_requests.answered(request)
-        audit_events.answered(self.parts.state, request, line, failed=failed)
+        audit_events.record_answer(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
         if not failed and not request.expired:
@@ -163,7 +163,7 @@ class ResponseRouter:
         if request.method == "initialize":
             self.parts.handshakes.upstream_initialized(line)
             return True
-        if self.parts.local_resumes.asked(request):
+        if self.parts.local_resumes.has_made(request):
             answer = self.parts.local_resumes.answered(request, line)
             # Both may be given up in one moment: then its asker has had the error for that.
             if answer is not None and answer[0].wire in self.parts.state.scheduler.upstream:

@@ -37,7 +37,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "requestsInFlight": state.scheduler.in_flight,
             "requestsWaiting": state.scheduler.waiting,
             "requestsQueued": state.scheduler.queued,
-            "restartWaitsFor": recovery.waits_for() if state.restart.asked else [],
+            "restartWaitsFor": recovery.waits_for() if state.restart.requests else [],
         },
         "journal": {
             "epoch": state.journal.epoch,

@@ -5,7 +5,7 @@ Made by ``broker``; used by it, ``notifications`` and ``responses``.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from mux.core.features.approvals.approval_answers import ApprovalAnswers
 from mux.core.features.approvals.resolutions import Resolutions
@@ -40,8 +40,7 @@ from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 
 
-@attrs.frozen(eq=False)
-class Features:
+class Features(msgspec.Struct, frozen=True, eq=False):
     """All features around one state. Made by ``wired``; ``broker`` says what each is for."""
 
     state: State

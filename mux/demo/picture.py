@@ -212,9 +212,9 @@ def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str])
 
     The second client has answered the approval.
     """
-    (asked,) = second.answered
-    answered = second.lines["answer", asked].at
-    took = 1000 * (max(first.resolved[asked], second.resolved[asked]) - answered)
+    (request,) = second.answered
+    answered = second.lines["answer", request].at
+    took = 1000 * (max(first.resolved[request], second.resolved[request]) - answered)
     deltas = [sum(seen.deltas[turn] for turn in expected.messages) for seen in (first, second)]
     lines = [
         f"Shared turns: {deltas[0]} deltas to the {first.name}, {deltas[1]} to the {second.name};"

@@ -184,10 +184,10 @@ class _Demo:
         turn = await self._start_turn("Leave a note for us.", terminal)
         self._expected.messages[turn] = (ASKING, DONE)
         await terminal.wait(lambda m: _is(m, APPROVAL))
-        asked = await phone.wait(lambda m: _is(m, APPROVAL))
+        request = await phone.wait(lambda m: _is(m, APPROVAL))
         await trio.sleep(READING_TIME)
-        self.second.answers(asked["id"], "accept", self._now())
-        await phone.respond(asked["id"], {"decision": "accept"})
+        self.second.answers(request["id"], "accept", self._now())
+        await phone.respond(request["id"], {"decision": "accept"})
         await self._ended(turn, terminal, phone)
 
     async def _ended(self, turn: str, *clients: Client) -> None:

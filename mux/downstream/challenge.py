@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
-import attrs
 import msgspec
 import structlog
 import trio
@@ -66,8 +65,7 @@ class _First(msgspec.Struct):
     params: wire.Proof
 
 
-@attrs.frozen
-class Challenger:
+class Challenger(msgspec.Struct, frozen=True):
     """Challenges the browsers of one broker."""
 
     sessions: Sessions

@@ -16,6 +16,7 @@ from contextlib import suppress
 import attrs
 import structlog
 import trio
+from msgspec.structs import replace
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
@@ -91,7 +92,7 @@ async def serve(
                 )
                 if descriptor is not None:
                     packed.descriptor, outbox.compressed = descriptor, packed.send_now
-                admission = attrs.evolve(admission, rest=unpacker.feed(admission.rest))
+                admission = replace(admission, rest=unpacker.feed(admission.rest))
             connection = _Connection(
                 plain, dispatcher, outbox, frames, nursery, known, _pid(stream)
             )
@@ -165,7 +166,7 @@ class _Connection:
                 await self._part()
             return
         self.frames.limit, self._reading = limit, trio.CancelScope()
-        await self.attend(attrs.evolve(admission, rest=b""), principal)
+        await self.attend(replace(admission, rest=b""), principal)
 
     async def attend(self, admission: AcceptedUpgrade, principal: Principal) -> None:
         """Attach, pass on messages until the end, detach, close in order.
@@ -197,7 +198,7 @@ class _Connection:
         while True:
             began = time.perf_counter()
             for text in frames.feed(received, FRAMES_AT_ONCE):
-                self._hear(client, text)
+                self._handle(client, text)
                 if self._ending is not None or time.perf_counter() - began > TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
                     began = time.perf_counter()
@@ -215,7 +216,7 @@ class _Connection:
             elif not (received := await self._receive()):
                 return
 
-    def _hear(self, client: ClientId, text: bytes | None) -> None:
+    def _handle(self, client: ClientId, text: bytes | None) -> None:
         if text is None:
             self.dispatcher.handle(ClientSentBinary(client))
         else:

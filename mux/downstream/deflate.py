@@ -11,6 +11,7 @@ import zlib
 from typing import Final
 
 import attrs
+import msgspec
 
 from mux.downstream.compression import DamagedError, TooLongError
 from mux.downstream.websocket import BINARY, FINAL_TEXT, TEXT
@@ -31,8 +32,7 @@ EMPTY: Final = b"\x00"
 """The empty message, deflated (RFC 7692, 7.2.3.6)."""
 
 
-@attrs.frozen
-class Deflate:
+class Deflate(msgspec.Struct, frozen=True):
     """An offer of permessage-deflate that is taken."""
 
     answer: bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.downstream import deflate
 from mux.downstream.compression import Packer, Unpacking
@@ -16,8 +16,7 @@ from mux.downstream.compression import Packer, Unpacking
 ZSTD_STREAM: Final = b"zstd-stream-v1"
 
 
-@attrs.frozen
-class ZstdStream:
+class ZstdStream(msgspec.Struct, frozen=True):
     """codex's own compression, taken."""
 
     answer: bytes = b"X-Codex-App-Server-Compression: " + ZSTD_STREAM

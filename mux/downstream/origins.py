@@ -14,7 +14,7 @@ import ipaddress
 import re
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.downstream.http import RequestHead
 from mux.errors import AppmuxError
@@ -35,8 +35,7 @@ origin; nothing is done with it."""
 _AUTHORITY = re.compile(r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?")
 
 
-@attrs.frozen
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """The way by which a connection reached the broker, as far as browsers are judged by it."""
 
     scheme: str

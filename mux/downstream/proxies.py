@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.config.addresses import host_of
 from mux.config.proxies import Ip, Network, network, plain
@@ -67,8 +67,7 @@ def passed_on(head: RequestHead) -> bool:
     return not SAID_BY_PROXIES.isdisjoint(head.headers)
 
 
-@attrs.frozen
-class Told:
+class Forwarding(msgspec.Struct, frozen=True):
     """A trusted proxy's account of a request."""
 
     proxy: str
@@ -79,8 +78,7 @@ class Told:
     """Whether the client came encrypted; None if the proxy doesn't say."""
 
 
-@attrs.frozen
-class TrustedProxies:
+class TrustedProxies(msgspec.Struct, frozen=True):
     """The proxies whose word on clients counts: ``web.trusted_proxies``."""
 
     networks: tuple[Network, ...] = ()
@@ -97,7 +95,7 @@ class TrustedProxies:
         ip = _ip_of(host_of(peer))
         return ip is not None and self._has(ip)
 
-    def told(self, peer: str, head: RequestHead) -> Told | None:
+    def forwarding(self, peer: str, head: RequestHead) -> Forwarding | None:
         """Return what a peer says of a request that it passed on; None if it isn't to be believed.
 
         The client is the right-most in ``X-Forwarded-For`` that isn't trusted: each of them appends
@@ -114,7 +112,7 @@ class TrustedProxies:
             client = ip
             if not self._has(ip):
                 break
-        return Told(host_of(peer), "" if client is None else named(client), _secure(head))
+        return Forwarding(host_of(peer), "" if client is None else named(client), _secure(head))
 
     def _has(self, ip: Ip) -> bool:
         return any(ip in each for each in self.networks)

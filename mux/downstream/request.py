@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal, Protocol
 
-import attrs
 import h11
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from mux.access.authentication import Authenticator
 from mux.access.pairing import Pairing
@@ -25,7 +25,7 @@ from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
-from mux.downstream.proxies import Told, TrustedProxies
+from mux.downstream.proxies import Forwarding, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Place
 
@@ -33,8 +33,7 @@ NOWHERE = "0.0.0.0"
 """Our end's address where it isn't known: no page is reached under it."""
 
 
-@attrs.frozen
-class AcceptedUpgrade:
+class AcceptedUpgrade(msgspec.Struct, frozen=True):
     """A WebSocket upgrade that may proceed."""
 
     principal: Principal | None
@@ -47,7 +46,7 @@ class AcceptedUpgrade:
     """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
     transport: str
     """How the client is connected, for people (``Peer.transport``)."""
-    rest: bytes = attrs.field(repr=False)
+    rest: bytes
     """Bytes after the request's head that have come already: first frames."""
     origin: str = ""
     """The browser's origin, which its proof names; empty for other clients."""
@@ -74,8 +73,7 @@ class Web(Protocol):
         """
 
 
-@attrs.frozen
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """The services that answer requests: one record for a broker."""
 
     authenticator: Authenticator
@@ -85,7 +83,7 @@ class Services:
     """Writes the metrics for a scraper's ``Accept``."""
     pairing: Pairing | None = None
     decide: post_routes.Decide | None = None
-    throttle: LoginThrottle = attrs.field(factory=LoginThrottle)
+    throttle: LoginThrottle = msgspec.field(default_factory=LoginThrottle)
     """Counts and slows refused peers."""
     sessions: Sessions | None = None
     web: Web | None = None
@@ -93,12 +91,11 @@ class Services:
     """Whose messages are compressed, if they offer it."""
     origins: frozenset[str] = frozenset()
     """The operator's further origins of pages (``web.origins``)."""
-    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
+    proxies: TrustedProxies = msgspec.field(default_factory=TrustedProxies)
     """Those whose word on a client's address counts (``web.trusted_proxies``)."""
 
 
-@attrs.frozen
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """An accepted connection, or one whose request came by a proxy: who connects where, and what
     answers it."""
 
@@ -114,7 +111,7 @@ class Peer:
     """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
-    told: Told | None = None
+    forwarding: Forwarding | None = None
     """What a trusted proxy says of the request that it passed on."""
 
     @property
@@ -122,10 +119,10 @@ class Peer:
         """The client's way of connecting, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
         if self.kind == "unix":
             return "unix"
-        if self.told is None:
+        if self.forwarding is None:
             return "wss" if self.secure else "ws"
-        secure = self.secure if self.told.secure is None else self.told.secure
-        return f"{'wss' if secure else 'ws'} by proxy {self.told.proxy}"
+        secure = self.secure if self.forwarding.secure is None else self.forwarding.secure
+        return f"{'wss' if secure else 'ws'} by proxy {self.forwarding.proxy}"
 
     @property
     def asks_for_no_token(self) -> bool:
@@ -134,19 +131,18 @@ class Peer:
 
     def who_sent(self, head: RequestHead) -> Peer:
         """Return who sent a request: whom a trusted proxy names, else the peer itself."""
-        told = self.services.proxies.told(self.address, head)
-        if told is None:
+        forwarding = self.services.proxies.forwarding(self.address, head)
+        if forwarding is None:
             return self
-        return attrs.evolve(self, address=told.client or self.address, told=told)
+        return replace(self, address=forwarding.client or self.address, forwarding=forwarding)
 
-    def asked(self, asked: bool) -> None:
+    def note_request(self, pending: bool) -> None:
         """Note whether a request has come that isn't answered yet."""
         if self.place is not None:
-            self.place.asked = asked
+            self.place.has_request = pending
 
 
-@attrs.frozen
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request on a connection."""
 
     stream: trio.abc.HalfCloseableStream
@@ -172,8 +168,7 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
-@attrs.frozen
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """A route's function has answered by itself."""
 
     parser: h11.Connection | None = None

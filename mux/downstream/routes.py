@@ -82,7 +82,7 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
     """
     head = await read_head(stream)
     while isinstance(head, RequestHead):
-        peer.asked(True)
+        peer.note_request(True)
         request = Request(stream, head, _path(head), peer.who_sent(head))
         outcome = await _route(request, peer.services)
         if isinstance(outcome, AcceptedUpgrade):
@@ -96,7 +96,7 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
             await answer(stream, outcome, head.method, address, loud=loud)
         if not isinstance(outcome, Answered) or outcome.parser is None:
             break
-        peer.asked(False)
+        peer.note_request(False)
         head = await read_next_head(stream, outcome.parser)
     if isinstance(head, HttpResponse):
         await answer(stream, head, b"GET", peer.address)

@@ -46,7 +46,7 @@ class Place:
     network: str
     known: Callable[[Place], None]
     """Frees it."""
-    asked: bool = False
+    has_request: bool = False
     """True if the peer has sent a whole request's head."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Cancelled to close the connection for want of room; never once the client is known."""
@@ -132,7 +132,7 @@ class Unauthenticated:
         self.refused += 1
         self._tell(reason)
         for place in self._places:
-            if not place.asked and key in (None, place.network):
+            if not place.has_request and key in (None, place.network):
                 self.known(place)
                 place.scope.cancel()
                 return True

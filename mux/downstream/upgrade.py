@@ -107,7 +107,7 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
     except AuthError as refusal:
         return unauthorized(refusal)
     try:
-        said = _overrides(head, principal)
+        given = _overrides(head, principal)
     except ValueError as error:
         return HttpResponse(HTTPStatus.BAD_REQUEST, f"`{overrides.HEADER}` header: {error}")
     here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer))
@@ -119,7 +119,7 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         transport=peer.transport,
         rest=head.rest,
         compression=_compression(request, services),
-        overrides=said,
+        overrides=given,
     )
 
 

@@ -74,6 +74,9 @@ class FrameReader:
     """Bytes of its payload so far."""
     _in_parts: bool = False
     """True if a fragmented message is under way."""
+    _rest: int = 0
+    """Bytes to come of a long frame, of which the library has had the others. So that frame is read
+    as it comes, and not in one long step when it is complete."""
 
     def feed(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
         """Return the messages that are complete now: UTF-8 of each text, None for a binary one.
@@ -85,8 +88,18 @@ class FrameReader:
         taken: list[bytes | None] = []
         at = 0
         self.more = False
-        while not self.ended and (payload := self._payload(at)):
+        if self._rest and not self.ended:
+            at = min(self._rest, len(buffer))
+            self._rest -= at
+            taken += self._receive(bytes(buffer[:at]))
+        while not self.ended and not self._rest and (payload := self._payload(at)):
             start, end = payload
+            if end > len(buffer):
+                if end - start > SHORT_TEXT:
+                    self._rest = end - len(buffer)
+                    taken += self._by_library(bytes(buffer[at:]), end - start)
+                    at = len(buffer)
+                break
             if self._is_short_text(at, end - start):
                 text = _text(buffer, start, end)
                 if text is None:
@@ -115,9 +128,10 @@ class FrameReader:
         return self._made
 
     def _payload(self, at: int) -> tuple[int, int] | None:
-        """Return start and end of the payload of the frame at ``at``; None while some is missing.
+        """Return start and end of the payload of the frame at ``at``; None without its whole head.
 
-        A malformed frame reaches to the end of the buffer, so that the library judges it.
+        The end may be yet to come. A malformed frame reaches to the end of the buffer, so that the
+        library judges it.
         """
         buffer = self._buffer
         end = len(buffer)
@@ -135,7 +149,7 @@ class FrameReader:
         if length + (self._size if first & OPCODE <= BINARY else 0) > self.limit:
             self._end(CloseReason.MESSAGE_TOO_BIG, f"longer than {self.limit} bytes")
             return None
-        return (start, start + length) if end >= start + length else None
+        return start, start + length
 
     def _is_short_text(self, at: int, size: int) -> bool:
         """Return whether the frame at ``at`` is a whole short text message."""
@@ -151,7 +165,10 @@ class FrameReader:
             self._size = self._size + payload if self._in_parts else 0
         else:
             self.idle += 1
-        self._library.receive_data(frame)
+        return self._receive(frame)
+
+    def _receive(self, received: bytes) -> Iterator[bytes | None]:
+        self._library.receive_data(received)
         for event in self._library.events():
             if not isinstance(event, TextMessage | BytesMessage):
                 self._control(event)

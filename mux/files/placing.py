@@ -59,8 +59,8 @@ def _put(data: Path, name: str, folder: int) -> None:
 
 def _same(data: Path, name: str, folder: int) -> bool:
     """Return whether a name is the file's own, given it before a kill."""
-    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    return os.path.samestat(there, data.stat())
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return os.path.samestat(found, data.stat())
 
 
 def _copy(data: Path, name: str, folder: int) -> None:

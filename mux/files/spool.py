@@ -14,7 +14,6 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.files import limits
@@ -54,8 +53,7 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where its file lies; empty until it is placed."""
 
 
-@attrs.frozen
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """An upload that another broker has left."""
 
     about: Description
@@ -64,8 +62,7 @@ class Found:
     """When it was last written to, in Unix seconds."""
 
 
-@attrs.frozen
-class Spool:
+class Spool(msgspec.Struct, frozen=True):
     """The folder of unfinished uploads."""
 
     folder: Path

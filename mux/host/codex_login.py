@@ -53,10 +53,10 @@ def look(
         return Login(True, "logged in")
     if config.get("cli_auth_credentials_store", FILE) == FILE:
         return Login(False, "codex is not logged in", LOG_IN)
-    return _asked(codex, runner)
+    return _login_status(codex, runner)
 
 
-def _asked(codex: Path, runner: Runner) -> Login:
+def _login_status(codex: Path, runner: Runner) -> Login:
     """Ask codex itself: only codex can read the system's keyring."""
     done = runner((str(codex), "login", "status"))
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -37,8 +38,7 @@ _WILD: Final = re.compile(r"[*?\[]")
 log = structlog.get_logger()
 
 
-@attrs.frozen
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """An entry of the setting, as a pattern for resolved paths of directories."""
 
     pattern: re.Pattern[str]

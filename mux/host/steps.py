@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import attrs
+import msgspec
 
 from mux.errors import AppmuxError
 
@@ -46,15 +47,13 @@ class Write:
     """The text is shown to nobody."""
 
 
-@attrs.frozen
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Remove a file, which may be gone already."""
 
     path: Path
 
 
-@attrs.frozen
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Run a program."""
 
     argv: tuple[str, ...]

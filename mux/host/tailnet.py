@@ -44,9 +44,9 @@ def _of_linux() -> list[tuple[str, ipaddress.IPv4Address]]:
     interfaces = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _number, name in socket.if_nameindex():
-            asked = struct.pack("256s", name.encode()[:_NAME_BYTES])
+            request = struct.pack("256s", name.encode()[:_NAME_BYTES])
             try:
-                answer = fcntl.ioctl(asking.fileno(), _SIOCGIFADDR, asked)
+                answer = fcntl.ioctl(asking.fileno(), _SIOCGIFADDR, request)
             except OSError:  # the interface has no IPv4 address
                 continue
             # struct ifreq: the name in 16 bytes, then a sockaddr_in with the address in its 4..8.

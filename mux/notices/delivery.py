@@ -221,7 +221,7 @@ class NoticeDelivery:
         """Push a notice to one device."""
         notice, device = command.notice, command.device
         self._standing[notice.subject] = notice
-        self.ledger.raised(notice)
+        self.ledger.raised(notice, wording.body(notice) or "")
         self.ledger.step(notice.subject, "sent", command.reason, device)
         self._send(notice, device, urgent=None)
 
@@ -370,7 +370,7 @@ class NoticeDelivery:
     def explain(self, command: LogNoticeDecision) -> None:
         """Record the reason for a decision in the ledger."""
         thing = command.notice.subject
-        self.ledger.raised(command.notice)
+        self.ledger.raised(command.notice, wording.body(command.notice) or "")
         self.ledger.step(thing, command.outcome, command.reason, command.device)
         if command.outcome == "over":
             self.ledger.over(thing, command.reason)

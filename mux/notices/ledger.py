@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import msgspec
 import structlog
 
 from mux.core.policy.notice import Notice
@@ -82,16 +83,19 @@ def _third(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE push ADD COLUMN arrived REAL")
 
 
+def _fourth(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE thing ADD COLUMN said TEXT NOT NULL DEFAULT ''")
+
+
 FORM: Final = Form(
     what="the ledger of notices",
     application=int.from_bytes(b"amxn"),
-    migrations=(_first, _second, _third),
+    migrations=(_first, _second, _third, _fourth),
     without="notices of before may come once more",
 )
 
 
-@attrs.frozen
-class Thing:
+class Thing(msgspec.Struct, frozen=True):
     """A thing as it stands in the ledger."""
 
     thing: str
@@ -108,6 +112,8 @@ class Thing:
     """Unix seconds; None while it stands."""
     why: str | None
     """Why it is over; None while it stands."""
+    said: str = ""
+    """What the notice says below its title where it tells all. An earlier appmux kept none."""
 
     def notice(self) -> Notice:
         """Return its notice, without the fields that only the app-server can supply."""
@@ -117,8 +123,7 @@ class Thing:
         )  # fmt: skip
 
 
-@attrs.frozen
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A decision about a thing."""
 
     at: float
@@ -129,7 +134,7 @@ class Step:
     why: str
 
 
-_COLUMNS = ", ".join(field.name for field in attrs.fields(Thing))
+_COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Thing))
 
 
 @attrs.define(eq=False, repr=False)
@@ -169,13 +174,13 @@ class Ledger:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def raised(self, notice: Notice) -> None:
-        """Add the thing of a notice, unless the ledger has it."""
+    def raised(self, notice: Notice, said: str = "") -> None:
+        """Add the thing of a notice and what that says, unless the ledger has it."""
         self._write(
             f"INSERT OR IGNORE INTO thing ({_COLUMNS})"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?)",
             notice.subject, notice.kind, notice.thread, notice.turn, notice.title, notice.line,
-            notice.request, notice.method, self.clock(),
+            notice.request, notice.method, self.clock(), said,
         )  # fmt: skip
         self._count += 1  # an upper bound: the thing may have been there
         self._forget_some()
@@ -353,7 +358,7 @@ class Ledger:
 
     def of_push(self, id: str, devices: Iterable[str]) -> Thing | None:
         """Return the thing behind a push that one of these devices got, or None."""
-        columns = ", ".join(f"thing.{field.name}" for field in attrs.fields(Thing))
+        columns = ", ".join(f"thing.{field.name}" for field in msgspec.structs.fields(Thing))
         rows = self._read(
             f"SELECT push.device, {columns} FROM push JOIN thing USING (thing) WHERE push.id = ?",
             id,

@@ -18,7 +18,7 @@ import msgspec
 from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import AnswerOutside
-from mux.core.extension import notices as said
+from mux.core.extension import notices as wire
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher
@@ -29,7 +29,7 @@ from mux.notices.preferences import open_preferences
 from mux.push.endpoints import Endpoint
 from mux.push.sender import Pushes
 
-METHODS: Final = frozenset(said.METHODS) - {"mux/focus"}
+METHODS: Final = frozenset(wire.METHODS) - {"mux/focus"}
 """The methods that are answered here; the core answers ``mux/focus``."""
 
 MOST_LISTED: Final = 1000
@@ -88,48 +88,50 @@ class NoticeRequests:
             )
         )
 
-    def answer(self, asked: AnswerOutside) -> object:
+    def answer(self, request: AnswerOutside) -> object:
         """Return the result of a request. Raises ``AppmuxError``.
 
         ``mux/notices/test`` takes time, and is answered by `test`.
         """
-        actor = self.delivery.dispatcher.broker.principal_of(asked.client)
-        match asked.method:
+        actor = self.delivery.dispatcher.broker.principal_of(request.client)
+        match request.method:
             case "mux/notices/list":
-                return self._list(_read(asked, said.ListParams))
+                return self._list(_read(request, wire.ListParams))
             case "mux/notices/read":
-                return self._one(_read(asked, said.ReadParams).id, actor)
+                return self._one(_read(request, wire.ReadParams).id, actor)
             case "mux/notices/settings/read":
-                return self._settings(self._whose(_read(asked, said.SettingsParams).device, actor))
+                return self._settings(
+                    self._whose(_read(request, wire.SettingsParams).device, actor)
+                )
             case "mux/notices/settings/write":
-                params = _read(asked, said.WriteParams)
+                params = _read(request, wire.WriteParams)
                 device = self._whose(params.device, actor)
                 self.delivery.preferences.set(device, params.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
-                snooze = _read(asked, said.SnoozeParams)
+                snooze = _read(request, wire.SnoozeParams)
                 device = self._whose(snooze.device, actor)
                 self.delivery.preferences.snooze(
                     device, snooze.seconds, snooze.threadId, snooze.kind
                 )
                 return self._changed(device)
             case _:
-                return self._push(asked, actor)
+                return self._push(request, actor)
 
-    def _push(self, asked: AnswerOutside, actor: Principal) -> object:
-        match asked.method:
+    def _push(self, request: AnswerOutside, actor: Principal) -> object:
+        match request.method:
             case "mux/push/register":
-                origin = self.delivery.dispatcher.origin_of(asked.client)
-                return self._register(_read(asked, said.RegisterParams), actor, origin)
+                origin = self.delivery.dispatcher.origin_of(request.client)
+                return self._register(_read(request, wire.RegisterParams), actor, origin)
             case "mux/push/received":
-                ids = dict.fromkeys(_read(asked, said.ReceivedParams).ids)
-                return said.Received(sum(self.delivery.received(id, actor) for id in ids))
+                ids = dict.fromkeys(_read(request, wire.ReceivedParams).ids)
+                return wire.Received(sum(self.delivery.received(id, actor) for id in ids))
             case "mux/push/unregister":
-                return self._unregister(_read(asked, said.UnregisterParams).id, actor)
+                return self._unregister(_read(request, wire.UnregisterParams).id, actor)
             case "mux/push/list":
-                return self._endpoints(actor, everybodys=_read(asked, said.PushListParams).all)
+                return self._endpoints(actor, everybodys=_read(request, wire.PushListParams).all)
             case _:
-                raise NoticeRequestError(f"nobody here answers `{asked.method}`")
+                raise NoticeRequestError(f"nobody here answers `{request.method}`")
 
     def _whose(self, name: str | None, actor: Principal) -> str:
         """Return the key of the named device, or the actor's own. Raises ``NoticeRequestError``."""
@@ -148,7 +150,7 @@ class NoticeRequests:
 
     # -- notices -----------------------------------------------------------------------------------
 
-    def _list(self, params: said.ListParams) -> said.Notices:
+    def _list(self, params: wire.ListParams) -> wire.Notices:
         if not 1 <= params.limit <= MOST_LISTED:
             raise NoticeRequestError(f"`limit` must be from 1 to {MOST_LISTED}")
         deliveries: dict[str, list[dict[str, Any]]] = {}
@@ -156,16 +158,16 @@ class NoticeRequests:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
         things = self.delivery.ledger.things(params.limit)
-        return said.Notices([self._listed(each, deliveries, reason=params.why) for each in things])
+        return wire.Notices([self._listed(each, deliveries, reason=params.why) for each in things])
 
     def _listed(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
-    ) -> said.Told:
+    ) -> wire.Told:
         ledger, name = self.delivery.ledger, self.delivery.name
         steps, made = [], []
         if reason:
             steps = [
-                said.Step(
+                wire.Step(
                     each.at,
                     each.what,
                     name(each.device) if each.device else None,
@@ -176,11 +178,12 @@ class NoticeRequests:
             rows = [row for id, _ in ledger.pushes(thing.thing) for row in deliveries.get(id, ())]
             came = ledger.arrivals(thing.thing)
             made = [_delivery(row, name(str(row["device"])), came) for row in _in_order(rows)]
-        return said.Told(
+        return wire.Told(
             thing=thing.thing,
             kind=thing.kind,
             threadId=thing.thread,
             title=thing.title,
+            line=thing.said,
             raised=thing.raised,
             sentTo=[name(each) for each in ledger.devices(thing.thing)],
             over=thing.over,
@@ -189,12 +192,12 @@ class NoticeRequests:
             deliveries=made,
         )
 
-    def _one(self, id: str, actor: Principal) -> said.NoticeRead:
+    def _one(self, id: str, actor: Principal) -> wire.NoticeRead:
         thing = self.delivery.ledger.of_push(id, [actor.key])
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
         waiting = self.delivery.dispatcher.broker.waiting_request(str(thing.request or ""))
-        return said.NoticeRead(
+        return wire.NoticeRead(
             id=id,
             kind=thing.kind,
             threadId=thing.thread,
@@ -212,20 +215,20 @@ class NoticeRequests:
 
     # -- settings ----------------------------------------------------------------------------------
 
-    def _settings(self, device: str) -> said.Settings:
+    def _settings(self, device: str) -> wire.Settings:
         preferences = self.delivery.preferences
         name = self.delivery.name(device)
-        return said.Settings(name, preferences.of(device), preferences.default, list(KINDS))
+        return wire.Settings(name, preferences.of(device), preferences.default, list(KINDS))
 
-    def _changed(self, device: str) -> said.Settings:
+    def _changed(self, device: str) -> wire.Settings:
         self.delivery.report_recipients()
         return self._settings(device)
 
     # -- endpoints ---------------------------------------------------------------------------------
 
     def _register(
-        self, params: said.RegisterParams, actor: Principal, origin: str
-    ) -> said.Endpoint:
+        self, params: wire.RegisterParams, actor: Principal, origin: str
+    ) -> wire.Endpoint:
         if not isinstance(params.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
         delivery = self.delivery
@@ -241,7 +244,7 @@ class NoticeRequests:
         delivery.report_recipients()
         return self._endpoint(made)
 
-    def _unregister(self, id: str, actor: Principal) -> said.Unregistered:
+    def _unregister(self, id: str, actor: Principal) -> wire.Unregistered:
         delivery = self.delivery
         endpoint = delivery.pushes.endpoints.by_id(id)
         owner = actor.key
@@ -255,17 +258,17 @@ class NoticeRequests:
             }  # fmt: skip
             delivery.record("push/unregistered", fields)
         delivery.report_recipients()
-        return said.Unregistered(removed)
+        return wire.Unregistered(removed)
 
-    def _endpoints(self, actor: Principal, *, everybodys: bool) -> said.Endpoints:
+    def _endpoints(self, actor: Principal, *, everybodys: bool) -> wire.Endpoints:
         if everybodys and "admin" not in actor.scopes:
             raise NoticeRequestError("those of all devices need the scope `admin`")
         pushes = self.delivery.pushes
         endpoints = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
-        return said.Endpoints([self._endpoint(each) for each in endpoints], pushes.services())
+        return wire.Endpoints([self._endpoint(each) for each in endpoints], pushes.services())
 
-    def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
-        return said.Endpoint(
+    def _endpoint(self, endpoint: Endpoint) -> wire.Endpoint:
+        return wire.Endpoint(
             id=endpoint.id,
             device=self.delivery.name(endpoint.device),
             service=endpoint.service,
@@ -278,14 +281,14 @@ class NoticeRequests:
 
     # -- a test ------------------------------------------------------------------------------------
 
-    async def test(self, asked: AnswerOutside) -> said.Tested:
+    async def test(self, request: AnswerOutside) -> wire.Tested:
         """Send a test push to the device that the request names, or to the actor's own.
 
         An admin without endpoints who names none tests every device. Raises ``AppmuxError``.
         """
         delivery = self.delivery
-        actor = delivery.dispatcher.broker.principal_of(asked.client)
-        name = _read(asked, said.TryParams).device
+        actor = delivery.dispatcher.broker.principal_of(request.client)
+        name = _read(request, wire.TryParams).device
         devices = [self._whose(name, actor)]
         if name is None and not delivery.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
             endpoints = delivery.pushes.endpoints.all()
@@ -294,7 +297,7 @@ class NoticeRequests:
         for device in devices:
             for endpoint, words in await delivery.pushes.try_now(device, delivery.test(device)):
                 answers.append(
-                    said.Said(
+                    wire.Said(
                         endpoint.id,
                         delivery.name(endpoint.device),
                         endpoint.service,
@@ -302,14 +305,14 @@ class NoticeRequests:
                         words,
                     )
                 )
-        return said.Tested(answers)
+        return wire.Tested(answers)
 
 
-def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
+def _read(request: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
-        return msgspec.json.decode(asked.params, type=kind)
+        return msgspec.json.decode(request.params, type=kind)
     except msgspec.DecodeError as wrong:
-        raise NoticeRequestError(f"`{asked.method}`: {wrong}") from wrong
+        raise NoticeRequestError(f"`{request.method}`: {wrong}") from wrong
 
 
 def _page(navigate: str | None, origin: str) -> str | None:
@@ -329,9 +332,9 @@ def _page(navigate: str | None, origin: str) -> str | None:
     return navigate
 
 
-def _delivery(row: dict[str, Any], device: str, came: dict[str, float]) -> said.Delivery:
+def _delivery(row: dict[str, Any], device: str, came: dict[str, float]) -> wire.Delivery:
     arrived = None if row["withdraw"] else came.get(str(row["id"]))
-    return said.Delivery(
+    return wire.Delivery(
         device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"], arrived
     )
 

@@ -51,14 +51,14 @@ def title(notice: Notice) -> str | None:
 
 def body(notice: Notice) -> str | None:
     """Return the most informative line about a notice, or None."""
-    line = _asked(notice) if notice.request is not None else ""
+    line = _request_text(notice) if notice.request is not None else ""
     known = _SAID.get(notice.kind, "")
     if not line and known and notice.line:
         line = f"{known}: {notice.line}"
     return visible(one_line(line or known or notice.line)) or None
 
 
-def _asked(notice: Notice) -> str:
+def _request_text(notice: Notice) -> str:
     params, item = _object(notice.params), _object(notice.item)
     command = params.get("command") or item.get("command")
     if command is not None:

@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import attrs
-from cattrs import BaseValidationError, Converter
+import msgspec
+from msgspec.structs import asdict, replace
 
 from mux.config import model
 from mux.config.model import ContentLevel
@@ -51,15 +52,14 @@ WITH_OWN_TOKEN: Final = frozenset({"apns", "fcm", "webpush", "unifiedpush"})
 owns it."""
 
 
-@attrs.frozen
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A place where a device is reached."""
 
     id: str
     device: str
     """The device's key."""
     service: Service
-    address: Mapping[str, str] = attrs.field(repr=False)
+    address: Mapping[str, str]
     """The fields by which the service finds the device (see ``addresses``)."""
     level: ContentLevel
     created: float
@@ -70,6 +70,10 @@ class Endpoint:
     """The last outcome in words; None before the first."""
     said_at: float | None = None
     """When that was, in Unix seconds."""
+
+    def __repr__(self) -> str:
+        """Name the endpoint without its address, which is as good as a secret."""
+        return f"Endpoint({self.id!r}, {self.device!r}, {self.service!r})"
 
     @property
     def shows_all(self) -> bool:
@@ -187,10 +191,10 @@ class Endpoints:
         """Store what a service said. Written some time later, as nothing depends on it."""
         now = self.clock()
         if id in self._registered:
-            self._registered[id] = attrs.evolve(self._registered[id], said=outcome, said_at=now)
+            self._registered[id] = replace(self._registered[id], said=outcome, said_at=now)
             self.file.owe_seldom()
         self.configured = tuple(
-            attrs.evolve(each, said=outcome, said_at=now) if each.id == id else each
+            replace(each, said=outcome, said_at=now) if each.id == id else each
             for each in self.configured
         )
 
@@ -209,11 +213,11 @@ class Endpoints:
             ) from failure
 
     def _text(self) -> str:
-        document = _converter.unstructure(_File(VERSION, list(self._registered.values())))
-        for entry in document["endpoints"]:
+        endpoints = [asdict(endpoint) for endpoint in self._registered.values()]
+        for entry in endpoints:
             if entry["navigate"] is None:  # so that a version before reads the file, if it can
                 del entry["navigate"]
-        return json.dumps(document, indent=2) + "\n"
+        return json.dumps({"version": VERSION, "endpoints": endpoints}, indent=2) + "\n"
 
 
 def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
@@ -248,8 +252,7 @@ def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> b
 # -- the file --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class _File:
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     endpoints: list[Endpoint]
 
@@ -281,8 +284,8 @@ def _read(path: Path) -> list[Endpoint]:
     if document is None:
         return []
     try:
-        return _converter.structure(document, _File).endpoints
-    except (BaseValidationError, ValueError, TypeError) as failure:
+        return msgspec.convert(document, _File).endpoints
+    except msgspec.ValidationError as failure:
         raise _unreadable(path, "an entry in it is damaged") from DamagedError(failure)
 
 
@@ -291,21 +294,3 @@ def _unreadable(path: Path, reason: str) -> PushError:
         f"can't read the push registrations {path}: {reason}. Restore it from a backup, or remove"
         " it: apps register again when they next connect"
     )
-
-
-def _make_converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True)
-    for kind in (str, int, float):
-        converter.register_structure_hook(kind, _checked)
-    return converter
-
-
-def _checked(value: Any, kind: Any) -> Any:
-    """Return the value, which must be of the kind already: cattrs would make ``"None"`` of a
-    null."""
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError("of another type")
-    return kind(value)
-
-
-_converter = _make_converter()

@@ -225,14 +225,14 @@ class _Transport(httpx.AsyncBaseTransport):
             port=request.url.port,
             target=request.url.raw_path,
         )
-        asked = httpcore.Request(
+        outgoing = httpcore.Request(
             method=request.method,
             url=url,
             headers=request.headers.raw,
             content=_Once(await request.aread()),
             extensions=request.extensions,
         )
-        answer = await self.pool.handle_async_request(asked)
+        answer = await self.pool.handle_async_request(outgoing)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from mux.config.model import ContentLevel
 from mux.errors import AppmuxError
@@ -46,22 +47,13 @@ class PushError(AppmuxError):
     """A push that can't be made, or an endpoint that can't be used. The text says what to do."""
 
 
-def _short(_push: Push, attribute: attrs.Attribute[str], value: str) -> None:
-    plain = value.replace("-", "").replace("_", "")
-    if not (plain.isascii() and plain.isalnum()) or len(value) > LONGEST_ID:
-        raise PushError(
-            f"a push's {attribute.name} has 1 to {LONGEST_ID} letters, digits, - and _: {value!r}"
-        )
-
-
-@attrs.frozen
-class Push:
+class Push(msgspec.Struct, frozen=True):
     """A push: what one device is told about one subject."""
 
-    id: str = attrs.field(validator=_short)
+    id: str
     """Opaque; of this subject *and* this device."""
     kind: Kind
-    collapse: str = attrs.field(validator=_short)
+    collapse: str
     """Opaque; on the device a push takes the place of an earlier one with the same key."""
     expires_at: float
     """Unix seconds, after which the push is worthless."""
@@ -73,7 +65,7 @@ class Push:
     urgent: bool = False
     withdraw: bool = False
     """True if nothing is shown, and the device removes what stands under ``collapse``."""
-    ticket: str | None = attrs.field(default=None, repr=False)
+    ticket: str | None = None
     """The capability for acting from the lock screen by one of ``actions``."""
     actions: tuple[str, ...] = ()
     host: str | None = None
@@ -81,13 +73,26 @@ class Push:
     badge: int | None = None
     """How many things in all wait for a person at this device; None if that isn't known."""
 
+    def __post_init__(self) -> None:
+        """Check the ids. Raises ``PushError``."""
+        for name, value in (("id", self.id), ("collapse", self.collapse)):
+            plain = value.replace("-", "").replace("_", "")
+            if not (plain.isascii() and plain.isalnum()) or len(value) > LONGEST_ID:
+                raise PushError(
+                    f"a push's {name} has 1 to {LONGEST_ID} letters, digits, - and _: {value!r}"
+                )
+
+    def __repr__(self) -> str:
+        """Name the push without its ticket, which is a capability."""
+        return f"Push({self.id!r}, {self.kind!r}, {self.collapse!r})"
+
     def at(self, level: ContentLevel) -> Push:
         """Return the push without the fields that this content level excludes."""
         if level == "full":
             return self
         if level == "title":
-            return attrs.evolve(self, body=None)
-        return attrs.evolve(self, body=None, title=None, host=None)
+            return replace(self, body=None)
+        return replace(self, body=None, title=None, host=None)
 
     def withdrawal(self, count: int, expires_at: float, badge: int | None = None) -> Push:
         """Return the push that removes this one from the device."""
@@ -161,9 +166,9 @@ def fitting(push: Push, most: int, render: Callable[[Push], bytes]) -> bytes:
     Raises ``PushError`` if it is longer even without them.
     """
     while push.body and (excess := len(render(push)) - most) > 0:
-        push = attrs.evolve(push, body=_shorter(push.body, excess))
+        push = replace(push, body=_shorter(push.body, excess))
     while push.title and (excess := len(render(push)) - most) > 0:
-        push = attrs.evolve(push, title=_shorter(push.title, excess))
+        push = replace(push, title=_shorter(push.title, excess))
     rendered = render(push)
     if len(rendered) > most:
         raise PushError(f"a push of {len(rendered)} bytes, where the service takes {most}")

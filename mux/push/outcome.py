@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 SHORTEST_SECRET: Final = 8
 """Characters. Shorter texts are in any answer by chance."""
 
 
-@attrs.frozen
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """The service has accepted the push."""
 
     detail: str
     """The service's answer, for people."""
 
 
-@attrs.frozen
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """The push wasn't accepted now; try again later."""
 
     after: float | None
@@ -33,15 +32,13 @@ class Retry:
     """True if the host's set-up is at fault, so that other pushes fare no better meanwhile."""
 
 
-@attrs.frozen
-class Gone:
+class Gone(msgspec.Struct, frozen=True):
     """The endpoint will never accept a push again: it is dropped."""
 
     reason: str
 
 
-@attrs.frozen
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The service won't accept this push, however often it is sent."""
 
     reason: str
@@ -72,5 +69,5 @@ def without(outcome: Outcome, secrets: Iterable[str | None]) -> Outcome:
         if secret and len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "…")
     if isinstance(outcome, Delivered):
-        return attrs.evolve(outcome, detail=text)
-    return attrs.evolve(outcome, reason=text)
+        return replace(outcome, detail=text)
+    return replace(outcome, reason=text)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Literal
 
 import attrs
+from msgspec.structs import replace
 
 from mux.push.endpoints import Endpoint
 from mux.push.message import Push
@@ -322,7 +323,7 @@ class Queue:
         row.settled = now
         self.ended[state] += 1
         row.said = outcome or row.said
-        row.push = attrs.evolve(row.push, title=None, body=None, ticket=None, actions=())
+        row.push = replace(row.push, title=None, body=None, ticket=None, actions=())
         self._waiting.pop(row.n, None)
         self.changed.add(row.n)
 

@@ -9,19 +9,18 @@ Used by: ``queue_writer``.
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import msgspec
 import structlog
-from cattrs import BaseValidationError, Converter
+from msgspec.structs import replace
 
-from mux.push.message import Push
+from mux.push.message import Push, PushError
 from mux.push.queue import Row
 from mux.storage import sqlite
 from mux.storage.sqlite import Broken, Form, Removed, transaction
@@ -175,26 +174,15 @@ class QueueFile:
 def _columns(row: Row) -> tuple[Any, ...]:
     values = attrs.asdict(row, recurse=False)
     # A ticket ends with the broker, as its approval does: on the disk it could only be stolen.
-    stripped = attrs.evolve(row.push, ticket=None, actions=())
-    values["push"] = json.dumps(_converter().unstructure(stripped))
+    stripped = replace(row.push, ticket=None, actions=())
+    values["push"] = msgspec.json.encode(stripped).decode()
     return tuple(values[name] for name in COLUMNS)
 
 
 def _row(columns: tuple[Any, ...]) -> Row:
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
-        values["push"] = _converter().structure(json.loads(values["push"]), Push)
-        return _converter().structure(values, Row)
-    except (BaseValidationError, ValueError, TypeError, AttributeError) as failure:
+        values["push"] = msgspec.json.decode(values["push"], type=Push)
+        return msgspec.convert(values, Row)
+    except (msgspec.DecodeError, PushError, TypeError) as failure:
         raise Broken(f"row {values['n']} is garbled") from failure
-
-
-@cache
-def _converter() -> Converter:
-    converter = Converter()
-    converter.register_structure_hook(Push, lambda value, _type: _push(converter, value))
-    return converter
-
-
-def _push(converter: Converter, value: Any) -> Push:
-    return value if isinstance(value, Push) else converter.structure_attrs_fromdict(value, Push)

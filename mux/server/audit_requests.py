@@ -35,17 +35,17 @@ class AuditRequests:
     async def list(self, params: bytes) -> AuditPage:
         """Return the page that a request wants. Raises ``AppmuxError``."""
         try:
-            wanted = _params.decode(params)
+            request = _params.decode(params)
         except msgspec.DecodeError as wrong:
             raise AuditRequestError(f"`mux/audit/list`: {wrong}") from wrong
-        page = await trio.to_thread.run_sync(self._read, wanted, limiter=self._one_reader)
+        page = await trio.to_thread.run_sync(self._read, request, limiter=self._one_reader)
         return AuditPage(
             [_shown(each) for each in page.records], page.cursor, unreadable=page.unreadable
         )
 
-    def _read(self, wanted: AuditParams) -> audit_pages.Page:
+    def _read(self, request: AuditParams) -> audit_pages.Page:
         return audit_pages.read_page(
-            self.directory, limit=wanted.limit, cursor=wanted.cursor, kinds=wanted.kinds
+            self.directory, limit=request.limit, cursor=request.cursor, kinds=request.kinds
         )
 
 

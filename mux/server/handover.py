@@ -150,18 +150,18 @@ class Sockets:
     _settled: bool = False
 
     def __attrs_post_init__(self) -> None:
-        for asked, descriptor in self.supervision.listeners if self.supervision else ():
-            self._left.setdefault(asked, []).append(descriptor)
+        for name, descriptor in self.supervision.listeners if self.supervision else ():
+            self._left.setdefault(name, []).append(descriptor)
 
-    def has(self, asked: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether an earlier broker had a listener for this address."""
-        return bool(self._left.get(asked))
+        return bool(self._left.get(name))
 
     def reopened(
-        self, asked: str, address: Address, certificate: Certificate | None
+        self, name: str, address: Address, certificate: Certificate | None
     ) -> Listener | None:
         """Return the listener that an earlier broker had for this address; None if it had none."""
-        inherited = self._left.get(asked)
+        inherited = self._left.get(name)
         if not inherited:
             return None
         try:
@@ -172,7 +172,7 @@ class Sockets:
 
     def left(self, beginning: str) -> list[str]:
         """Return what an earlier broker asked for that begins so, and had a listener for."""
-        return [asked for asked in self._left if self.has(asked) and asked.startswith(beginning)]
+        return [name for name in self._left if self.has(name) and name.startswith(beginning)]
 
     def lock(self) -> int | None:
         """Return the descriptor of the state directory's lock that an earlier broker left."""
@@ -184,9 +184,9 @@ class Sockets:
         self._held[descriptor] = LOCK
         self._tell()
 
-    def hold(self, asked: str, opened: Listener) -> None:
+    def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
-        self._held[opened.listening.socket.fileno()] = asked
+        self._held[opened.listening.socket.fileno()] = name
         self._tell()
 
     def release(self, opened: Listener) -> None:
@@ -205,4 +205,4 @@ class Sockets:
 
     def _tell(self) -> None:
         if self._settled and self.supervision is not None:
-            self.supervision.hold([(asked, each) for each, asked in self._held.items()])
+            self.supervision.hold([(name, each) for each, name in self._held.items()])

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 import attrs
 import structlog
 import trio
+from msgspec.structs import replace
 
 import mux
 from mux.access.authentication import Authenticator, open_auth
@@ -164,7 +165,7 @@ class RunningServer:
         self._guarded = self.services
         if self.config.auth.mode is None:
             devices = open_auth(Auth(mode="device-token"), self.authenticator.device)
-            self._guarded = attrs.evolve(self.services, authenticator=devices)
+            self._guarded = replace(self.services, authenticator=devices)
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""

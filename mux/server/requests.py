@@ -83,47 +83,47 @@ class OutsideRequests:
             self._slow = nursery
             await trio.sleep_forever()
 
-    def answer(self, asked: AnswerOutside) -> object:
+    def answer(self, request: AnswerOutside) -> object:
         """Return the result of a request, or ``DEFERRED``. Raises ``AppmuxError``."""
-        match asked.method:
+        match request.method:
             case "mux/status":
-                return {"asker": asked.client, **self.dispatcher.report()}
+                return {"asker": request.client, **self.dispatcher.report()}
             case "mux/notices/test" if self._slow is not None:
-                self._slow.start_soon(self._later, asked, self.notices.test(asked))
+                self._slow.start_soon(self._later, request, self.notices.test(request))
                 return DEFERRED
             case "mux/audit/list" if self._slow is not None:
-                self._slow.start_soon(self._later, asked, self._audit_pages.list(asked.params))
+                self._slow.start_soon(self._later, request, self._audit_pages.list(request.params))
                 return DEFERRED
             case method if method in TAILNET and self._slow is not None:
-                self._slow.start_soon(self._later, asked, self._of_tailnet(asked))
+                self._slow.start_soon(self._later, request, self._of_tailnet(request))
                 return DEFERRED
             case "mux/files/open":
-                to_open = _to_open.decode(asked.params)
-                whose = self.dispatcher.broker.principal_of(asked.client)
+                to_open = _to_open.decode(request.params)
+                whose = self.dispatcher.broker.principal_of(request.client)
                 return self.downloads.offer(to_open.path, to_open.directory, whose)
             case method if method in METHODS:
-                return self.notices.answer(asked)
+                return self.notices.answer(request)
             case _:
-                return self.devices.answer(asked)
+                return self.devices.answer(request)
 
-    async def _later(self, asked: AnswerOutside, answer: Awaitable[object]) -> None:
+    async def _later(self, request: AnswerOutside, answer: Awaitable[object]) -> None:
         try:
             result = await answer
         except AppmuxError as wrong:
             result = wrong
-        self.dispatcher.answered(asked, result)
+        self.dispatcher.answered(request, result)
 
-    async def _of_tailnet(self, asked: AnswerOutside) -> object:
+    async def _of_tailnet(self, request: AnswerOutside) -> object:
         try:
-            match asked.method:
+            match request.method:
                 case "mux/tailnet/enable":
-                    return await self.tailnet.enable(_to_enable.decode(asked.params).name)
+                    return await self.tailnet.enable(_to_enable.decode(request.params).name)
                 case "mux/tailnet/disable":
                     return await self.tailnet.disable()
                 case _:
                     return await self.tailnet.look()
         except msgspec.DecodeError as wrong:
-            raise TailnetRequestError(f"`{asked.method}`: {wrong}") from wrong
+            raise TailnetRequestError(f"`{request.method}`: {wrong}") from wrong
         except TailscaledError as failure:
             raise TailnetRequestError(f"{failure}: {failure.remedy}") from failure
 

@@ -13,7 +13,7 @@ import os
 import signal
 from pathlib import Path
 
-import attrs
+import msgspec
 
 DEVICE = Path("/dev/tty")
 """The controlling terminal of the process that opens it."""
@@ -22,8 +22,7 @@ _GONE = frozenset({errno.ENXIO, errno.EIO, errno.ENOENT, errno.ENODEV, errno.ENO
 """Errors of opening it if there is no terminal, or it has hung up."""
 
 
-@attrs.frozen
-class Terminal:
+class Terminal(msgspec.Struct, frozen=True):
     """The terminal that the process was started on, if any."""
 
     attended: bool

@@ -46,17 +46,17 @@ def plain_arguments(arguments: list[str]) -> Arguments | None:
 
 
 def read_overrides(
-    said: Sequence[str], ignored: Sequence[str], program: str
+    values: Sequence[str], ignored: Sequence[str], program: str
 ) -> DoorOverrides | None:
     """Return the overrides of a command line; None if there are none. Say which are ignored.
 
     Raises ``AppmuxError`` for one that can't be read.
     """
-    if not said and not ignored:
+    if not values and not ignored:
         return None
     from mux.stdio.overrides import DoorOverrides  # noqa: PLC0415 (few programs have any)
 
-    read = DoorOverrides(said, ignored)
+    read = DoorOverrides(values, ignored)
     if read.warning:
         standard_streams.say(f"{program}: {read.warning}\n")
     return read

@@ -81,8 +81,8 @@ def _too_long(ends: bytes, size: int, longest: int) -> bytes:
     match = _ID_IN_HEAD.match(head) or _ID_IN_TAIL.search(tail)
     # The id of an answer was chosen by the broker. An error with that id would look to the client
     # like one to its own request, so only a request's id is used.
-    asked = match is not None and (_METHOD.search(head) or _METHOD.search(tail))
-    id = match[1] if match is not None and asked else jsonrpc.NO_ID
+    is_request = match is not None and (_METHOD.search(head) or _METHOD.search(tail))
+    id = match[1] if match is not None and is_request else jsonrpc.NO_ID
     text = (
         f"Invalid request: a message of {size} bytes; the broker takes {longest} at most:"
         " name large content by its path, or send it in parts"

@@ -38,11 +38,11 @@ class DoorOverrides:
     thread may do. Raises ``OverrideError``.
     """
 
-    def __init__(self, said: Iterable[str], ignored: Iterable[str] = ()) -> None:
+    def __init__(self, values: Iterable[str], ignored: Iterable[str] = ()) -> None:
         self.values: dict[str, object] = {}
         """By key of the configuration; the last one counts."""
         self.ignored = list(ignored)
-        for text in said:
+        for text in values:
             key, _, value = text.partition("=")
             if overrides.is_override(key.strip()):
                 self.values |= _read(key.strip(), value)

@@ -123,7 +123,7 @@ class ClientSession:
                 INITIALIZE, msgspec.Raw(self.state.hello.get("params", b"{}")), self._welcomed
             )
             return
-        waiting = [asked.line for all in self.state.in_flight.values() for asked in all]
+        waiting = [request.line for all in self.state.in_flight.values() for request in all]
         self.to_broker += waiting  # only `initialize` can be waiting
         if self.state.initialized:
             self.to_broker.append(_INITIALIZED)
@@ -169,8 +169,8 @@ class ClientSession:
 
     def _to_load(self, thread: str) -> dict[str, object]:
         followed = self.state.follows[thread]
-        asked = thread_settings.to_load(followed.loaded_with, followed.settings)
-        params = {name: msgspec.Raw(text) for name, text in asked.items()}
+        fields = thread_settings.to_load(followed.loaded_with, followed.settings)
+        params = {name: msgspec.Raw(text) for name, text in fields.items()}
         return {**params, "threadId": thread, "excludeTurns": True}
 
     def _for(self, thread: str, then: Callable[[str, bytes, bool], Lines]) -> Then:

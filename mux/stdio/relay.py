@@ -213,16 +213,16 @@ class _Relay:
         """
         if self.overrides is None:
             return
-        asked = ClientWebSocket()
+        upgrade = ClientWebSocket()
         broker.settimeout(CONNECT_DEADLINE)
         try:
-            broker.sendall(asked.hello(headers=self.overrides.header()))
-            while not asked.open and (received := broker.recv(COPY_BYTES)):
-                asked.feed(received)
+            broker.sendall(upgrade.hello(headers=self.overrides.header()))
+            while not upgrade.open and (received := broker.recv(COPY_BYTES)):
+                upgrade.feed(received)
         except (OSError, WebSocketError):
             return
-        if asked.open:
-            self._judge(asked.headers)
+        if upgrade.open:
+            self._judge(upgrade.headers)
 
     def _judge(self, headers: Mapping[bytes, bytes]) -> None:
         assert self.overrides is not None

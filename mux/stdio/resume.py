@@ -115,7 +115,7 @@ class ResumeState:
     def shakes_hands(self) -> bool:
         """True while the client's first ``initialize`` has no answer."""
         return self.hello is None and any(
-            asked.method == INITIALIZE for all in self.in_flight.values() for asked in all
+            request.method == INITIALIZE for all in self.in_flight.values() for request in all
         )
 
     def from_client(self, line: bytes) -> bytes:
@@ -130,7 +130,7 @@ class ResumeState:
         if message.kind == "request":
             if message.method == INITIALIZE and self.hello is None:
                 line = self._declared(message.fields)
-            self.in_flight.setdefault(message.id, []).append(_asked(message, line))
+            self.in_flight.setdefault(message.id, []).append(_waiting(message, line))
         elif message.kind == "notification":
             self.initialized |= message.method == "initialized"
         elif message.id in self.offered:
@@ -156,15 +156,15 @@ class ResumeState:
 
     def answered(self, text: bytes, message: Message) -> Lines:
         """Return what the client gets for an answer to one of its own requests."""
-        asked = self._no_longer_in_flight(bytes(message.id))
-        if asked is None or message.error is not ABSENT:
+        request = self._no_longer_in_flight(bytes(message.id))
+        if request is None or message.error is not ABSENT:
             return [text]
-        if asked.method == INITIALIZE:
-            self.hello = jsonrpc.read_fields(asked.line)
+        if request.method == INITIALIZE:
+            self.hello = jsonrpc.read_fields(request.line)
             self.life = reading.life(text)
             self.cursor = self.life.seq if self.life else 0
             return [reading.without_life(text) if self.adds else text]
-        self._learn(asked, text)
+        self._learn(request, text)
         return [text]
 
     def notified(self, text: bytes, message: Message, method: str, params: Params) -> None:
@@ -200,31 +200,31 @@ class ResumeState:
         waiting = self.in_flight.get(id)
         if not waiting:
             return None
-        asked = waiting.pop(0)
+        request = waiting.pop(0)
         if not waiting:
             del self.in_flight[id]
-        return asked
+        return request
 
-    def _learn(self, asked: Waiting, text: bytes) -> None:
+    def _learn(self, request: Waiting, text: bytes) -> None:
         """Update the state from a request that succeeded."""
-        rule = request_rule(asked.method)
-        if asked.method == SPAWN:
-            handle = jsonrpc.read_text(reading.object_of(asked.params).get("processHandle"))
+        rule = request_rule(request.method)
+        if request.method == SPAWN:
+            handle = jsonrpc.read_text(reading.object_of(request.params).get("processHandle"))
             self._processes.add(handle or "")
         elif rule.route is Route.FOLLOW or rule.begins:
             result = reading.result(text)
             named = result.reviewThreadId or (result.thread.id if result.thread else None)
             if rule.route is Route.FOLLOW and named is not None:
                 followed = self.follows.setdefault(named, Followed())
-                followed.loaded_with = followed.loaded_with or asked.params
-            self._begun(named or asked.thread, result.turn, text)
-        elif asked.method == UNSUBSCRIBE:
-            self._forget(asked.thread or "")
-        elif asked.method in (WATCH, UNWATCH):
-            id = reading.object_of(asked.params).get("watchId", b"")
+                followed.loaded_with = followed.loaded_with or request.params
+            self._begun(named or request.thread, result.turn, text)
+        elif request.method == UNSUBSCRIBE:
+            self._forget(request.thread or "")
+        elif request.method in (WATCH, UNWATCH):
+            id = reading.object_of(request.params).get("watchId", b"")
             self.watches.pop(id, None)
-            if asked.method == WATCH:
-                self.watches[id] = asked.params
+            if request.method == WATCH:
+                self.watches[id] = request.params
 
     def _begun(self, thread: str | None, turn: Turn | None, text: bytes) -> None:
         """Note a running turn that an answer names.
@@ -249,14 +249,14 @@ class ResumeState:
         lines: Lines = []
         for id, waiting in list(self.in_flight.items()):
             kept = []
-            for asked in waiting:
-                if asked.method == INITIALIZE and self.hello is None:
-                    kept.append(asked)  # sent again, and answered then
+            for request in waiting:
+                if request.method == INITIALIZE and self.hello is None:
+                    kept.append(request)  # sent again, and answered then
                     continue
-                text = f"{reason} before it answered `{asked.method}`"
+                text = f"{reason} before it answered `{request.method}`"
                 error_data = {
                     "generation": self.life.generation if self.life else 0,
-                    "retryable": retryable and request_rule(asked.method).reads,
+                    "retryable": retryable and request_rule(request.method).reads,
                 }
                 lines.append(jsonrpc.error(id, jsonrpc.APP_SERVER_GONE, text, error_data))
             self.in_flight[id] = kept
@@ -309,7 +309,7 @@ _PROCESS_GONE: dict[str, object] = {
 }
 
 
-def _asked(message: ClientMessage, line: bytes) -> Waiting:
+def _waiting(message: ClientMessage, line: bytes) -> Waiting:
     """Return what is remembered of a request: only what is needed, as some hold whole pictures."""
     method, rule = message.method, request_rule(message.method)
     params = message.params if rule.route is Route.FOLLOW or method in _OF_PARAMS else b""

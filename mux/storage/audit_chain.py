@@ -135,13 +135,12 @@ def lines(directory: Path) -> Iterator[Line]:
 # ── verifying ─────────────────────────────────────────────────────────────────────────────────
 
 
-@attrs.define
-class Verdict:
+class Verdict(msgspec.Struct):
     """The result of ``verify``."""
 
-    faults: list[str] = attrs.field(factory=list)
+    faults: list[str] = msgspec.field(default_factory=list)
     """Changes and gaps."""
-    notes: list[str] = attrs.field(factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
     """Remarks about a log that nobody changed, for example a line that a crash cut off."""
     records: int = 0
     """How many lines there are."""
@@ -154,7 +153,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
-        return {"ok": not self.faults, **attrs.asdict(self)}
+        return {"ok": not self.faults, **msgspec.structs.asdict(self)}
 
 
 def verify(directory: Path) -> Verdict:

@@ -20,7 +20,7 @@ If the disk doesn't take it the file is removed, as half a truth is none: the ne
 begins with an app-server of its own. It is tried again later.
 
 Used by: ``server``, which opens it; ``dispatcher``, by ``put``; ``journal``, by ``fresh``;
-``upstream``, by ``heard`` and ``handled``.
+``upstream``, by ``received`` and ``handled``.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class BrokerState:
         self._puts[key] = value
         self._pending = True
 
-    def heard(self, chunk: bytes) -> None:
-        """Keep what was read from the app-server; written at once."""
+    def received(self, chunk: bytes) -> None:
+        """Keep what was read from the app-server. It is written at once."""
         if not self._unhandled and self._is_dropped(chunk):
             self._needless = len(chunk)
             return

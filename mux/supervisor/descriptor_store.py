@@ -53,10 +53,10 @@ class DescriptorStore:
         self.environ: Mapping[str, str] = environ
         self.trouble: str | None = None
         """For people: why an app-server that was kept isn't gone on with."""
-        wanted = environ.pop(VARIABLE, "")
+        configured = environ.pop(VARIABLE, "")
         first = environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
         self._found = _take(environ)
-        self.open = first and bool(environ.get("NOTIFY_SOCKET")) and bool(wanted or self._found)
+        self.open = first and bool(environ.get("NOTIFY_SOCKET")) and bool(configured or self._found)
         self._memory: dict[str, Any] = {}
         self._file = -1
         if self._found or self.open:

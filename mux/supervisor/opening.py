@@ -31,10 +31,10 @@ class Opening:
         self.channel = channel
         self.asked = False
         """True once an app-server was asked for."""
-        heard = channel.receive() or []
-        while not heard:
-            heard = channel.receive() or []
-        (self.hello, self.descriptors), *self.heard = heard
+        messages = channel.receive() or []
+        while not messages:
+            messages = channel.receive() or []
+        (self.hello, self.descriptors), *self.messages = messages
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Opening | None:

@@ -90,13 +90,13 @@ def stops_for_good(environ: Mapping[str, str]) -> bool:
     manager = ["--user"] if "MANAGERPID" in environ else []
     command = ["systemctl", *manager, "list-jobs", "--plain", "--no-legend"]
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             command, capture_output=True, text=True, timeout=ASK_DEADLINE, check=True, env=environ
         ).stdout
     except (OSError, subprocess.SubprocessError) as failure:
         say(f"appmux: systemd doesn't say whether this is a restart: {failure}\n")
         return False
-    jobs = [words[2] for line in told.splitlines() if (words := line.split())[1:2] == [unit]]
+    jobs = [words[2] for line in done.splitlines() if (words := line.split())[1:2] == [unit]]
     return jobs in ([], ["stop"])  # none: the signal is a person's
 
 

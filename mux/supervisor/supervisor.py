@@ -355,9 +355,9 @@ class Supervisor:
         self.listeners = []
 
     def _reap(self) -> None:
-        told, broker = self.apps.reap(), self.broker
-        if told is not None:
-            self._tell(told)
+        ended, broker = self.apps.reap(), self.broker
+        if ended is not None:
+            self._tell(ended)
         if broker is not None and (status := broker.reap()) is not None:
             self._last_words(broker)
             self._broker_ended(broker, status)

@@ -74,11 +74,11 @@ class Sockets(Protocol):
         """Return what an earlier broker called its sockets, as far as it begins so."""
 
     def reopened(
-        self, asked: str, address: Address, certificate: Certificate | None
+        self, name: str, address: Address, certificate: Certificate | None
     ) -> Listener | None:
         """Return an earlier broker's listener of that name; None if it left none."""
 
-    def hold(self, asked: str, opened: Listener) -> None:
+    def hold(self, name: str, opened: Listener) -> None:
         """Hold a listener for the next broker, under a name."""
 
     def release(self, opened: Listener) -> None:
@@ -145,11 +145,11 @@ class TailnetHttps:
         """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
         if (held := self.renewal.held) is None:
             return
-        for asked in self.sockets.left(ASKED):
-            address = _address(asked.removeprefix(ASKED).rpartition(":")[0], self.settings.port)
-            if asked != f"{ASKED}{address}":  # of another port
+        for name in self.sockets.left(ASKED):
+            address = _address(name.removeprefix(ASKED).rpartition(":")[0], self.settings.port)
+            if name != f"{ASKED}{address}":  # of another port
                 continue
-            found = self.sockets.reopened(asked, address, held.served)
+            found = self.sockets.reopened(name, address, held.served)
             if found is not None:
                 self._opened(str(address.ip), address, found)
 
@@ -344,9 +344,9 @@ class TailnetHttps:
         """Say that the machine has another name. The operator has to say yes to that one, too."""
         if self.listeners:
             self.record("tailnet/renamed", {"from": old, "to": new})
-        origin, there = self._origin, origin_of("https", new, self.settings.port)
-        self._end(f"the host has another name: pair this device at {there}/")
-        self.moved(origin, there)
+        origin, new_origin = self._origin, origin_of("https", new, self.settings.port)
+        self._end(f"the host has another name: pair this device at {new_origin}/")
+        self.moved(origin, new_origin)
         self._say(Trouble(
             f"this machine is called {new} in the tailnet now: https at {old} has ended",
             "run `appmux tailnet enable` for the new name (it becomes public, as the old one did),"

@@ -9,7 +9,6 @@ import ipaddress
 import re
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.errors import AppmuxError
@@ -53,16 +52,14 @@ class TailscaledError(AppmuxError):
         self.again_soon = again_soon
 
 
-@attrs.frozen
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """A fault, and what to do about it."""
 
     text: str
     remedy: str
 
 
-@attrs.frozen
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A machine in its Tailnet: this one."""
 
     state: str

@@ -98,8 +98,8 @@ class Tailscaled:
         done = self.runner((self.command, *words))
         if done.returncode == 0:
             return done.stdout.encode()
-        said = " ".join((done.stderr or done.stdout or "").split())
-        raise refusal(said or f"`tailscale {words[0]}` failed", words[0] == "cert")
+        output = " ".join((done.stderr or done.stdout or "").split())
+        raise refusal(output or f"`tailscale {words[0]}` failed", words[0] == "cert")
 
     def _get(self, path: str, deadline: float) -> bytes:
         assert self.socket is not None
@@ -166,8 +166,8 @@ def _spoken(path: Path, deadline: float) -> Iterator[None]:
 
 def refusal(text: str, of_certificate: bool) -> TailscaledError:
     """Return the error for what tailscaled, or its command, said in place of an answer."""
-    said = text.lower()
-    if "access denied" in said:
+    lower = text.lower()
+    if "access denied" in lower:
         user = getpass.getuser()
         return TailscaledError(
             f"tailscaled gives certificates to root and its operator alone, and {user} is neither",
@@ -175,11 +175,11 @@ def refusal(text: str, of_certificate: bool) -> TailscaledError:
             f" else, put the line TS_PERMIT_CERT_UID={user} into /etc/default/tailscaled and run"
             " `sudo systemctl restart tailscaled`. Then: `appmux tailnet enable`",
         )
-    if "does not support getting tls certs" in said:
+    if "does not support getting tls certs" in lower:
         return TailscaledError("HTTPS is off in this tailnet", SWITCHED_OFF)
-    if "failed to connect to local tailscale" in said:
+    if "failed to connect to local tailscale" in lower:
         return TailscaledError("tailscaled doesn't run here", START)
     if not of_certificate:
         return TailscaledError(f"tailscaled says: {text}", START)
-    again_soon = "invalid domain" in said
+    again_soon = "invalid domain" in lower
     return TailscaledError(f"no certificate: tailscaled says: {text}", BUSY, again_soon=again_soon)

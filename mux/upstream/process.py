@@ -289,7 +289,7 @@ class Upstream:
                 _, end, chunk = chunk.partition(b"\n")
                 cut = not end
             if self.durable is not None:
-                self.durable.heard(chunk)
+                self.durable.received(chunk)
             await self._handle(lines, chunk)
 
     async def _handle(self, lines: MessageLines, chunk: bytes) -> None:

@@ -94,7 +94,7 @@ class Supervision:
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
             opening.asked,
-            opening.heard,
+            opening.messages,
             hello.get("kept", False),
             hello.get("trouble"),
         )
@@ -105,8 +105,8 @@ class Supervision:
 
     def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
         """Have these listening sockets held, and no others, for the next broker."""
-        asked = [url for url, _ in listeners]
-        self._send({"say": "listeners", "asked": asked}, [each for _, each in listeners])
+        urls = [url for url, _ in listeners]
+        self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
 
     def tell(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
@@ -128,13 +128,13 @@ class Supervision:
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             try:
-                heard = self._channel.receive()
+                messages = self._channel.receive()
             except BlockingIOError:
                 continue
             except (OSError, ValueError) as failure:
                 log.error("the supervisor says what can't be read", why=str(failure))
-                heard = None
-            if heard is None:
+                messages = None
+            if messages is None:
                 log.error("the supervisor is gone: ending")
                 if self.kept:
                     self.renew()
@@ -143,7 +143,7 @@ class Supervision:
                     self._process.orphaned()
                 self.gone()
                 return
-            for message, descriptors in heard:
+            for message, descriptors in messages:
                 self._handle(message, descriptors)
 
     def _handle(self, message: Message, descriptors: list[int]) -> None:

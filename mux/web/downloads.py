@@ -55,20 +55,20 @@ class DownloadRoutes:
         status = HTTPStatus.OK
         part = request.headers.get("range")
         if part is not None and request.headers.get("if-range", tag) == tag:
-            asked = _asked(part, download.bytes)
-            if asked is None:
+            byte_range = _byte_range(part, download.bytes)
+            if byte_range is None:
                 headers["Content-Range"] = f"bytes */{download.bytes}"
                 return Response(
                     status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers
                 )
-            begin, end = asked
+            begin, end = byte_range
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{download.bytes}"
         headers["Content-Length"] = str(end - begin)
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers, media_type=download.type)
-        wanted = _Part(self.downloads, token, download, begin, end)
-        return _FileResponse(wanted, status, headers)
+        download_part = _Part(self.downloads, token, download, begin, end)
+        return _FileResponse(download_part, status, headers)
 
 
 @attrs.frozen
@@ -130,7 +130,7 @@ def _headers(download: Download, tag: str) -> dict[str, str]:
     }
 
 
-def _asked(text: str, size: int) -> tuple[int, int] | None:
+def _byte_range(text: str, size: int) -> tuple[int, int] | None:
     """Read a ``Range`` of one part; None if it can't be satisfied. Other units mean the whole."""
     match = _RANGE.fullmatch(text.strip())
     if match is None:

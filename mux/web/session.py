@@ -62,8 +62,8 @@ class SessionRoutes:
         """Make up a challenge, by which a browser may sign one request."""
         origin = request.headers.get("origin", "")
         challenge = await self.devices.sessions.challenge_request(origin)
-        told = Challenge(challenge.nonce, challenge.time)
-        return Response(msgspec.json.encode(told), media_type=JSON)
+        shown = Challenge(challenge.nonce, challenge.time)
+        return Response(msgspec.json.encode(shown), media_type=JSON)
 
     async def read(self, request: Request) -> Response:
         """Tell a browser who it is here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ async def test_a_browser_asks_until_the_operator_has_decided(
         assert await desk.send(ticket=text) == (202, {"state": "waiting"})
     (asked,) = [params for method, params in desk.told if method == ASKED]
     jwk = KEYS[0].jwk
+    # The page computes the same: see docs/protocol.md.
+    parts = ["appmux session", text, "a browser", "n", jwk["x"], jwk["y"]]
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
+    code = f"{int.from_bytes(digest[:8]) % 10**6:06}"
+    assert (asked["code"], asked["from"]) == (f"{code[:3]} {code[3:]}", "10.0.0.7:5")
     assert asked["code"] == browser_code(text, "a browser", "n", f"{jwk['x']}.{jwk['y']}")
     assert trio.current_time() == 3 * browser_pairing.HELD_SECONDS
     desk.confirm(ticket)
@@ -112,6 +118,7 @@ async def test_a_ticket_is_for_one_key_and_nonce(
     for key, nonce in ((KEYS[1], "n"), (KEYS[0], "m"), (KEYS[1], "m")):
         assert (await desk.send(key, nonce, ticket=text))[1]["error"] == "used-ticket"
     assert desk.outcomes() == ["again"] * 3
+    assert {params["from"] for method, params in desk.told if method == ENDED} == {"10.0.0.7:5"}
     desk.confirm(ticket)
     assert (await desk.send(KEYS[1], ticket=text))[1]["error"] == "used-ticket"
     assert len(list(desk.registry)) == 1
@@ -136,6 +143,39 @@ async def test_no_word_and_a_no(desk: Desk, autojump_clock: trio.testing.MockClo
     desk.browsers.pairing.called_off(OPERATOR)
     assert (await desk.send(ticket=text))[1]["error"] == "called-off"
     assert not list(desk.registry)
+
+
+async def test_who_asks_again_has_no_more_time_and_hears_at_its_end(
+    desk: Desk, autojump_clock: trio.testing.MockClock
+) -> None:
+    _, text = desk.begin()
+    await desk.send(ticket=text)
+    await trio.sleep(replies.CONFIRM_SECONDS - trio.current_time() - 1)
+    status, told = await desk.send(ticket=text)
+    assert (status, told["error"]) == (410, "unanswered")
+    assert trio.current_time() == replies.CONFIRM_SECONDS
+    assert desk.outcomes() == ["unanswered"]
+
+
+async def test_a_browser_is_told_when_it_expires(
+    desk: Desk, autojump_clock: trio.testing.MockClock
+) -> None:
+    ticket, text = desk.begin(DeviceGrant("paired", frozenset({"observe"}), lifetime=3600.0))
+    await desk.send(ticket=text)
+    desk.confirm(ticket)
+    assert (await desk.send(ticket=text))[1]["expiresAt"] == 1_800_003_600.0
+
+
+async def test_the_longest_name_and_nonce(
+    desk: Desk, autojump_clock: trio.testing.MockClock
+) -> None:
+    _, text = desk.begin()
+    assert (await desk.send(nonce="n" * 128, ticket=text, name="n" * 512))[0] == 202
+
+
+async def test_what_is_no_ticket(desk: Desk) -> None:
+    told = {"error": "unknown-ticket", "message": "no such ticket"}
+    assert await desk.send(ticket="amp_x") == (401, told)
 
 
 async def test_an_expired_ticket(desk: Desk, autojump_clock: trio.testing.MockClock) -> None:
@@ -165,7 +205,8 @@ async def test_what_is_malformed_uses_no_ticket(desk: Desk, change: dict[str, An
     _, text = desk.begin()
     body = {"ticket": text, "name": "x", "nonce": "n", "key": KEYS[0].jwk, **change}
     reply = await desk.browsers.redeem(json.dumps(body).encode(), "10.0.0.7:5")
-    assert (int(reply.status), json.loads(reply.body)["error"]) == (400, "malformed")
+    told = {"error": "malformed", "message": browser_pairing.SHAPE}
+    assert (int(reply.status), json.loads(reply.body)) == (400, told)
     assert not desk.told
 
 

@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import to_builtins
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from mux.access import pairing, replies
@@ -110,7 +111,7 @@ async def test_a_ticket_becomes_a_device(desk: Desk) -> None:
 
 
 async def test_the_operators_name_for_it_wins(desk: Desk) -> None:
-    id, ticket = desk.begin(attrs.evolve(WANTED, name=" My  phone "))
+    id, ticket = desk.begin(replace(WANTED, name=" My  phone "))
     async with desk.waiting({"ticket": ticket, "name": "theirs"}):
         desk.pairing.confirm(OPERATOR, id, accept=True)
     assert desk.said()[1]["name"] == "My phone"
@@ -119,7 +120,7 @@ async def test_the_operators_name_for_it_wins(desk: Desk) -> None:
 async def test_a_name_that_is_taken_is_told_at_once(desk: Desk) -> None:
     desk.book.add("phone", "paired", WANTED.scopes, "0" * 64)
     with pytest.raises(DeviceError, match="is taken"):
-        desk.begin(attrs.evolve(WANTED, name="Phone"))
+        desk.begin(replace(WANTED, name="Phone"))
     id, ticket = desk.begin()
     async with desk.waiting({"ticket": ticket, "name": "phone"}):
         desk.pairing.confirm(OPERATOR, id, accept=True)
@@ -127,7 +128,7 @@ async def test_a_name_that_is_taken_is_told_at_once(desk: Desk) -> None:
 
 
 async def test_a_name_that_was_taken_meanwhile_ends_it(desk: Desk) -> None:
-    id, ticket = desk.begin(attrs.evolve(WANTED, name="phone"))
+    id, ticket = desk.begin(replace(WANTED, name="phone"))
     desk.book.add("phone", "paired", WANTED.scopes, "0" * 64)
     async with desk.waiting({"ticket": ticket}):
         with pytest.raises(DeviceError, match="is taken"):
@@ -185,7 +186,7 @@ async def test_the_operator_hears_which_used_ticket_came_again_and_from_where(de
 
 
 async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
-    id, ticket = desk.begin(attrs.evolve(WANTED, operator="ada"))
+    id, ticket = desk.begin(replace(WANTED, operator="ada"))
     async with desk.waiting({"ticket": ticket, "name": "phone"}):
         desk.pairing.confirm(OPERATOR, id, accept=False)
     common = {"device": "phone", "kind": "paired", "by": "ada"}

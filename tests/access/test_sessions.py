@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -9,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from mux.access import sessions
+import mux
+from mux.access import public_key, sessions
 from mux.access.authentication import AuthError
 from mux.access.device import Device
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.public_key import digest_of_key, key_of, signed
 from mux.access.sessions import Challenge, NotProvenError, Sessions
+from mux.core.extension.sessions import Session
+from mux.core.policy.principal import device_key
 from tests.end_to_end.browsers import Key, base64url
 
 NOW = 1_800_000_000.0
@@ -76,9 +82,19 @@ def proof(challenge: Challenge, device: str, key: Key = KEYS[0]) -> str:
     return key.sign(*lines)
 
 
-def refused(prove: Callable[[], object]) -> str:
+SAID = {
+    "late": "the challenge was answered too late",
+    "unknown-device": "this device isn't known (any more)",
+    "expired-device": "this device has expired",
+    "wrong-signature": "the signature isn't this device's",
+}
+
+
+def refused(prove: Callable[[], object], whose: str = "") -> str:
+    """Why it was refused; to be told in these words, and of this device."""
     with pytest.raises(NotProvenError) as wrong:
         prove()
+    assert (str(wrong.value), wrong.value.whose) == (SAID[wrong.value.reason], whose)
     return wrong.value.reason
 
 
@@ -99,9 +115,9 @@ async def test_a_signature_is_good_for_nothing_else(gate: Gate) -> None:
     again = await gate.sessions.challenge(ORIGIN)
     for other in (
         again,
-        attrs.evolve(challenge, origin="https://evil.example"),
-        attrs.evolve(challenge, time=challenge.time + 1),
-        attrs.evolve(challenge, nonce=challenge.nonce[:-1]),
+        replace(challenge, origin="https://evil.example"),
+        replace(challenge, time=challenge.time + 1),
+        replace(challenge, nonce=challenge.nonce[:-1]),
     ):
         assert refused(partial(gate.sessions.prove, other, first.id, signature)) == (
             "wrong-signature"
@@ -207,7 +223,27 @@ async def test_an_expired_or_revoked_device_proves_nothing(gate: Gate) -> None:
     assert gone == "unknown-device"
     gate.clock.now += 3600
     signature = proof(challenge, second.id, KEYS[1])
-    assert refused(lambda: gate.sessions.prove(challenge, second.id, signature)) == "expired-device"
+    expired = refused(
+        lambda: gate.sessions.prove(challenge, second.id, signature), device_key(second.id)
+    )
+    assert expired == "expired-device"  # for the log: whose it was
+
+
+async def test_a_browser_is_told_who_it_is_here(gate: Gate) -> None:
+    challenge = await gate.sessions.challenge(ORIGIN)
+    device = gate.browsers[0].id
+    principal = gate.sessions.prove(challenge, device, proof(challenge, device))
+    several = msgspec.structs.replace(principal, scopes=frozenset({"observe", "approve"}))
+    gate.sessions.host = "workshop"
+    told = gate.sessions.describe(several)
+    assert told == Session(
+        device=device,
+        name="browser 0",
+        scopes=["approve", "observe"],
+        expires_at=NOW + 3600,
+        host="workshop",
+        version=mux.__version__,
+    )
 
 
 @settings(max_examples=60)
@@ -276,7 +312,9 @@ def test_a_short_token_is_its_device_for_ten_minutes(
     gate: Gate, autojump_clock: trio.testing.MockClock
 ) -> None:
     async def story() -> None:
-        token = gate.sessions.token_for(gate.browsers[0].id).token
+        short = gate.sessions.token_for(gate.browsers[0].id)
+        assert short.expires_in_seconds == sessions.TOKEN_SECONDS
+        token = short.token
         assert gate.sessions.authenticate(bearer(token), *READ).name == "browser 0"
         await trio.sleep(sessions.TOKEN_SECONDS)
         with pytest.raises(AuthError):
@@ -323,3 +361,17 @@ async def test_a_device_has_so_many_short_tokens_and_the_others_keep_theirs(gate
 async def test_what_is_no_short_token(gate: Gate, header: bytes | None) -> None:
     with pytest.raises(AuthError):
         gate.sessions.authenticate(header, *READ)
+
+
+async def test_a_token_that_is_nobodys_is_refused_in_words(gate: Gate) -> None:
+    with pytest.raises(AuthError, match=r"^invalid session token$"):
+        gate.sessions.authenticate(b"Bearer ams_x", *READ)
+
+
+async def test_the_library_of_keys_is_loaded_before_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = "cryptography.hazmat.primitives.asymmetric.ec"
+    monkeypatch.delitem(sys.modules, library)
+    await public_key.prepare()
+    assert library in sys.modules

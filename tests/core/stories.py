@@ -272,7 +272,7 @@ class Story:
             request = upstream.get(asked.get("id"))
             if request is None or request.account != BROKER or asked["method"] not in _KNOWN:
                 continue
-            if not self.broker._local_resumes.asked(request):
+            if not self.broker._local_resumes.has_made(request):
                 self.lines.remove(line)
                 self._clear(asked)
         while self.resolving:

@@ -9,7 +9,7 @@ import pytest
 
 from mux.core import audit_events
 from mux.core.audit_approvals import decision
-from mux.core.audit_events import REFUSALS_SECONDS, REFUSALS_TOLD
+from mux.core.audit_events import REFUSALS_RECORDED, REFUSALS_SECONDS
 from mux.core.broker import Broker
 from mux.core.events import ClientAccessEnded
 from mux.core.policy.principal import Principal
@@ -109,10 +109,10 @@ def test_a_flood_of_refusals_is_counted_and_none_is_forgotten() -> None:
     recorded(story)
     flood(peer, 1_000)
     told = recorded(story)
-    assert len(told) == REFUSALS_TOLD
+    assert len(told) == REFUSALS_RECORDED
     assert all(len(each["method"]) == audit_events.NAME_CHARACTERS for each in told)
     story.waits(REFUSALS_SECONDS)
-    assert only(story)["times"] == 1_000 - REFUSALS_TOLD
+    assert only(story)["times"] == 1_000 - REFUSALS_RECORDED
     story.waits(10 * REFUSALS_SECONDS)
     assert recorded(story) == []
     flood(peer, 3)
@@ -122,7 +122,7 @@ def test_a_flood_of_refusals_is_counted_and_none_is_forgotten() -> None:
 def test_a_flood_of_one_that_leaves_is_counted_then() -> None:
     story = begun()
     peer = story.peer("phone", WATCHER)
-    flood(peer, REFUSALS_TOLD + 4)
+    flood(peer, REFUSALS_RECORDED + 4)
     recorded(story)
     peer.leaves()
     counted, left = recorded(story)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.audit_events import REFUSALS_TOLD
+from mux.core.audit_events import REFUSALS_RECORDED
 from mux.core.features.approvals.server_requests import LATE
 from mux.core.policy.principal import Principal
 from tests.core.stories import Story
@@ -29,8 +29,8 @@ def test_every_refusal_of_a_flood_is_counted_in_the_end() -> None:
     peer = story.attach(WATCHER)
     peer.initializes("watcher")
     counts = story.broker.state.counts
-    for _ in range(REFUSALS_TOLD + MORE):
+    for _ in range(REFUSALS_RECORDED + MORE):
         peer.asks("thread/start", {})
-    assert counts["request/refused"] == REFUSALS_TOLD
+    assert counts["request/refused"] == REFUSALS_RECORDED
     peer.leaves()
-    assert counts["request/refused"] == REFUSALS_TOLD + MORE
+    assert counts["request/refused"] == REFUSALS_RECORDED + MORE

@@ -778,14 +778,14 @@ async def test_the_oldest_silent_one_goes_for_a_newcomer(crowd: Crowd) -> None:
     assert crowd.pending.most == 4
     for number in range(4):
         await crowd.comes(f"192.0.2.{number}:1", 5)
-    crowd.place(0).asked = True
+    crowd.place(0).has_request = True
     crowd.pending.known(crowd.place(2))  # it has said who it is, and counts no more
     await crowd.comes("192.0.2.8:1", 5)
     assert (crowd.gone, len(crowd.pending)) == ([], 4)
     await crowd.comes("192.0.2.9:1", 5)
     assert (crowd.gone, len(crowd.pending)) == ([1], 4)
     for number in (3, 4, 5):
-        crowd.place(number).asked = True
+        crowd.place(number).has_request = True
     refused = await crowd.comes("192.0.2.10:1", 5)
     assert crowd.places[refused] is None
     assert (sorted(crowd.gone), crowd.pending.refused) == ([1, refused], 2)
@@ -812,7 +812,7 @@ async def test_some_descriptors_are_held_back(crowd: Crowd) -> None:
     crowd.pending.known(crowd.place(await crowd.comes("192.0.2.2:1", 7)))
     await crowd.comes("192.0.2.3:1", 8)
     assert crowd.gone == [silent]
-    crowd.place(2).asked = True
+    crowd.place(2).has_request = True
     refused = await crowd.comes("unix", 8)
     assert crowd.places[refused] is None
 

@@ -171,6 +171,7 @@ def test_the_share_sheet_posts_without_an_origin() -> None:
         ("https", "fd7a::0:1", 443, "https://[fd7a::1]"),
         ("http", "fe80::1%eth0", 1, "http://[fe80::1]:1"),
         ("http", "::ffff:10.0.0.1", 1, "http://10.0.0.1:1"),
+        ("https", "broker.example", 443, "https://broker.example"),
     ],
 )
 def test_an_origin_is_written_as_browsers_do(
@@ -184,10 +185,63 @@ def test_an_origin_is_written_as_browsers_do(
     "text",
     ["", "broker.example", "https://", "https://a/", "https://A", "https://a:443", "http://a:80",
      "https://a:0", "https://a:65536", "https://a.", "https://.a", "ftp://a", "https://a b",
-     "https://[::1", "https://a:", "null", "https://user@a", "https://é"],
+     "https://[::1", "https://a:", "null", "https://user@a", "https://é", "https://a.:8443",
+     "https://.a:8443", "https://-a:8443", "https://-a"],
 )  # fmt: skip
 def test_what_is_no_origin(text: str) -> None:
     assert not is_origin(text)
     origins.require_origins((NAMED,))
-    with pytest.raises(origins.OriginError, match="no origin as browsers write it"):
+    with pytest.raises(origins.OriginError) as told:
         origins.require_origins((NAMED, text))
+    assert str(told.value) == (
+        f"web.origins: {text!r} is no origin as browsers write it: https://NAME or"
+        " https://NAME:PORT, in lower case, without a path and the usual port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "is_address"),
+    [
+        ("127.0.0.1", True),
+        ("192.0.2.7:14500", True),
+        ("[::1]", True),
+        ("[fd7a::1]:443", True),
+        ("localhost", True),
+        ("LocalHost:8080", True),
+        ("broker.example", False),
+        ("broker.example:127.0.0.1", False),
+        ("evil:localhost", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example:14500", False),
+        ("[::1]x]", False),
+        ("XX::1]", False),
+        ("[XX]:1", False),
+        ("", False),
+    ],
+)
+def test_a_host_that_nobody_else_can_point_to(host: str, is_address: bool) -> None:
+    assert origins.host_is_address(head(host=host)) is is_address
+
+
+def test_a_host_that_is_missing_or_stands_twice_is_no_address() -> None:
+    for several in ([], [b"127.0.0.1", b"127.0.0.1"]):
+        assert not origins.host_is_address(
+            RequestHead(b"GET", b"/", b"1.1", {b"host": several}, b"")
+        )
+
+
+def test_why_a_request_is_refused_is_told_to_the_log() -> None:
+    """In these words: what an operator looks for."""
+    assert [
+        refused(head(OWN, "evil.example"), b"/", HERE),
+        refused(head(method=b"POST"), b"/", HERE),
+        refused(head([OWN, OWN]), b"/", HERE),
+        refused(head("http://evil.example"), b"/", HERE),
+        refused(head(OWN, sec_fetch_site="cross-site"), b"/", HERE),
+    ] == [
+        "its Host is no name of the broker's",
+        "it has no Origin",
+        "it has several Origins",
+        "its Origin is none of the broker's",
+        "another page sent it",
+    ]

@@ -41,7 +41,7 @@ def head_of(*values: str, **more: list[bytes]) -> RequestHead:
 
 
 def client(*values: str, by: str = PROXY) -> str | None:
-    told = OURS.told(by, head_of(*values))
+    told = OURS.forwarding(by, head_of(*values))
     return None if told is None else told.client
 
 
@@ -95,8 +95,8 @@ def test_the_setting_names_them() -> None:
 def test_nobody_else_is_believed() -> None:
     assert client("203.0.113.9", by="192.0.2.1:5") is None
     assert client("203.0.113.9", by="unix") is None
-    assert TrustedProxies().told(PROXY, head_of("203.0.113.9")) is None
-    assert OURS.told(PROXY, RequestHead(b"GET", b"/", b"1.1", {b"host": [b"x"]}, b"")) is None
+    assert TrustedProxies().forwarding(PROXY, head_of("203.0.113.9")) is None
+    assert OURS.forwarding(PROXY, RequestHead(b"GET", b"/", b"1.1", {b"host": [b"x"]}, b"")) is None
 
 
 @pytest.mark.parametrize("by", ["10.0.0.1:4", "[::ffff:10.0.0.1]:4", "[fd00:1::9%eth0]:4"])
@@ -121,7 +121,7 @@ def test_a_proxy_is_known_in_every_spelling(by: str) -> None:
 def test_the_nearest_proxy_says_whether_it_was_encrypted(
     values: list[bytes], secure: bool | None
 ) -> None:
-    told = OURS.told(PROXY, head_of("203.0.113.9", x_forwarded_proto=values))
+    told = OURS.forwarding(PROXY, head_of("203.0.113.9", x_forwarded_proto=values))
     assert told is not None
     assert told.secure is secure
 

@@ -78,6 +78,28 @@ def test_byte_by_byte_too() -> None:
     assert taken(frames, [bytes([byte]) for byte in sent]) == [b"x" * 300, None, b""]
 
 
+def test_a_long_message_is_read_as_it_comes() -> None:
+    """Not in one long step at its end: of what has come nothing waits."""
+    frames, text = FrameReader(300_000), "xü" * 90_000
+    sent = masked(TEXT, text.encode()) + masked(PING, b"p") + masked(TEXT, b"next")
+    found: list[bytes | None] = []
+    for at in range(0, len(sent), 16_384):
+        found += frames.feed(sent[at : at + 16_384])
+        assert not frames._buffer or len(sent) - at < 16_384
+    assert found == [text.encode(), b"next"]
+    assert len(said(frames)) == frames.idle == 1
+
+
+def test_a_long_text_that_isnt_utf8_ends_it_in_its_midst() -> None:
+    frames, sent = FrameReader(LIMIT), masked(TEXT, b"\xff" * 70_000) + masked(TEXT, b"late")
+    assert frames.feed(sent[:40_000]) == []
+    assert frames.ended
+    assert frames.feed(sent[40_000:]) == []
+    (close,) = said(frames)
+    assert isinstance(close, CloseConnection)
+    assert close.code == 1007
+
+
 @given(texts=st.lists(TEXTS, max_size=6), most=st.integers(1, 3))
 def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: int) -> None:
     frames = FrameReader(LIMIT)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from mux.core.commands import Forward, Publish
+from mux.core.commands import Forward
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, notification_rule
@@ -113,9 +113,8 @@ class Oracle:
 
     # ── what they are told ────────────────────────────────────────────────────────────────────
 
-    def told(self, command: Publish) -> None:
+    def told(self, text: bytes | Rope, recipients: tuple[ClientId, ...]) -> None:
         """Judge one message to clients."""
-        text, recipients = command.message, command.recipients
         text = text.whole() if isinstance(text, Rope) else text
         if not recipients:
             return

@@ -171,8 +171,15 @@ class Round:
             long = LongLine(said[:IN_PIECES])
             long.add(said[IN_PIECES:])
             self._tell(events.UpstreamSentLong(long))
-        else:
+        elif not self._goes_on(said):
             self._tell(events.UpstreamSent(said))
+
+    def _goes_on(self, said: bytes) -> bool:
+        """Have the line taken as one of a run, as those are that are read at once."""
+        handled, of_a_run = self.broker.handle_run([said], 0, self.now)
+        for command in of_a_run:
+            self._perform(command, None)
+        return handled == 1
 
     # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
@@ -214,8 +221,11 @@ class Round:
     def _perform(self, command: commands.Command, by: Seen | None) -> None:
         rng = self.rng
         match command:
-            case commands.Publish():
-                self.oracle.told(command)
+            case commands.Publish(message, recipients):
+                self.oracle.told(message, recipients)
+            case commands.PublishRun(messages, recipients):
+                for each in messages:
+                    self.oracle.told(each, recipients)
             case commands.Forward():
                 upstream = self.broker.state.scheduler.upstream
                 self.app_server.receives(self.oracle.goes_up(command, upstream, by))

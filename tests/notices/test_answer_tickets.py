@@ -18,12 +18,24 @@ def test_a_ticket_is_what_was_said_of_it() -> None:
     found = tickets.find(text)
     assert found is not None
     assert (found.device, found.request, found.push, found.until) == ("device:a", 7, "p-1", 100.0)
-    assert found.used is False
+    assert (found.wall_until, found.used) == (104.0, False)
     assert found.digest == hashlib.sha256(text.encode()).hexdigest() == digest_of(text)
     assert tickets.find(text) is found
     assert tickets.find(text[:-1]) is None
     assert tickets.find("") is None
     assert tickets.find("\ud800") is None  # no text that bytes could stand for
+
+
+@pytest.mark.parametrize(
+    ("now", "wall", "over"),
+    [(99.0, 103.0, False), (100.0, 103.0, True), (99.0, 104.0, True), (101.0, 105.0, True)],
+)
+def test_a_ticket_is_over_when_either_clock_says_so(now: float, wall: float, over: bool) -> None:
+    """One stands still while the machine sleeps, the other may be set back."""
+    tickets = AnswerTickets()
+    found = tickets.find(tickets.issue("a", 7, "p", seconds=99.0, now=1.0, wall=5.0))
+    assert found is not None
+    assert found.over(now, wall) is over
 
 
 def test_one_that_is_over_is_remembered_for_an_hour_and_no_longer() -> None:

@@ -161,6 +161,20 @@ async def test_the_badge_counts_what_waits_at_the_device(tmp_path: Path) -> None
     assert desk.asked.delivery.ledger.standing_count(key, WAITING) == 2
 
 
+async def test_what_was_told_says_what_for_also_after_a_restart(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    client, _ = page(desk, "phone")
+    registers(desk, client)
+    desk.asks(5)
+    desk.says({"method": "serverRequest/resolved", "params": {"threadId": "t", "requestId": 5}})
+    again = Desk(tmp_path)
+    reader, _ = page(again, "reader")
+    for where, asker in ((desk, client), (again, reader)):
+        (told,) = ask(where, asker, "mux/notices/list").notices
+        assert told.line == "change new.txt"
+        assert (told.sentTo, told.over is None) == (["phone"], False)
+
+
 async def test_a_push_that_arrived_is_shown_as_such(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     client, _ = page(desk, "phone")

@@ -68,10 +68,12 @@ def test_what_comes_while_one_reads_above_is_counted_and_reached_at_once(
     host: Runtime, opened: Opener
 ) -> None:
     page, thread = _long(host, opened)
-    page.evaluate("document.querySelector('.timeline').scrollTop -= 6000")
-    expect(page.locator(".agent").last).not_to_be_in_viewport()
-    host.run(host.desk.run_turn, thread, "hello")
+    # What is older comes meanwhile, and isn't new.
+    page.evaluate(READ, [-1, "0"])
+    expect(page.get_by_text("The beginning", exact=True)).to_be_visible()
     new = page.get_by_role("button", name="new")
+    expect(new).to_have_count(0)
+    host.run(host.desk.run_turn, thread, "hello")
     expect(new).to_have_text("2 new")
     new.click()
     expect(page.locator(".agent").last).to_contain_text("Hello! What shall we look at?")

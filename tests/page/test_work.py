@@ -184,6 +184,12 @@ def test_who_did_what_is_shown_to_who_may_administer(host: Runtime, opened: Open
     expect(log.get_by_role("listitem").filter(has_text="came").first).to_be_visible()
     decided.get_by_role("link").click()
     expect(page.get_by_role("heading", name="Who decided")).to_be_visible()
+    # What was told says what for.
+    go(page, "/people")
+    told = page.locator(".card", has=page.get_by_role("heading", name="Lately told"))
+    expect(told.get_by_role("listitem").filter(has_text="Who decided")).to_contain_text(
+        "$ echo approved | tee -a note.txt"
+    )
     # A device without the scope isn't shown it, and doesn't ask.
     guest = opened("observe", path="/people")
     expect(guest.get_by_role("heading", name="Here now")).to_be_visible()

@@ -62,17 +62,17 @@ def test_nothing_is_there_before_it_is_committed_and_all_is_after(tmp_path: Path
 
 def test_what_was_read_is_left_until_it_is_handled(tmp_path: Path) -> None:
     state = begun(tmp_path)
-    state.heard(b"one\ntwo\nthr")
+    state.received(b"one\ntwo\nthr")
     assert left(tmp_path).read == b"one\ntwo\nthr", "at once, without a commit"
     state.handled(4)
     assert left(tmp_path).read == b"one\ntwo\nthr", "nothing that follows from it went out yet"
     state.commit()
-    state.heard(b"ee\n")
+    state.received(b"ee\n")
     assert left(tmp_path).read == b"two\nthree\n"
     state.handled(10)
     state.commit()
     assert left(tmp_path).read == b""
-    state.heard(b"of a dead one")
+    state.received(b"of a dead one")
     state.renewed()
     state.commit()
     assert left(tmp_path).read == b""
@@ -101,14 +101,14 @@ def test_a_large_file_is_replaced_by_what_still_counts(tmp_path: Path) -> None:
     state = begun(tmp_path, journal)
     state.put("kept", b"x")
     for number in range(3 * broker_state.ROTATE_BYTES // 100_000):
-        state.heard(b"y" * 99_999 + b"\n")
+        state.received(b"y" * 99_999 + b"\n")
         state.handled(100_000)
         state.put("number", b"%d" % number)
         journal.append(Entry(number + 1, None, "m", b""))
         state.commit()
         assert (tmp_path / FILE).stat().st_size < 2 * broker_state.ROTATE_BYTES
     journal.pending = journal.pending[-3:]  # the others are on the disk
-    state.heard(b"half")
+    state.received(b"half")
     state.rotate()
     saved = left(tmp_path)
     assert saved.values == {EPOCH: b"e1", "kept": b"x", "number": b"%d" % number}
@@ -144,16 +144,16 @@ def test_a_full_disk_leaves_nothing_rather_than_half(
 def test_of_a_very_long_line_only_that_it_was_cut_is_kept(tmp_path: Path) -> None:
     state = begun(tmp_path)
     piece = b"x" * (broker_state.MOST_UNHANDLED // 3)
-    state.heard(b"before\n")
+    state.received(b"before\n")
     state.handled(7)
     state.commit()
     for _ in range(8):
-        state.heard(piece)
+        state.received(piece)
     assert (left(tmp_path).read, left(tmp_path).cut) == (b"", True)
     assert (tmp_path / FILE).stat().st_size < 3 * broker_state.MOST_UNHANDLED
     state.rotate()
     assert (left(tmp_path).read, left(tmp_path).cut) == (b"", True)
-    state.heard(b"end\nnext\nand")
+    state.received(b"end\nnext\nand")
     assert (left(tmp_path).read, left(tmp_path).cut) == (b"next\nand", False)
     state.handled(8 * len(piece) + 4)
     state.commit()
@@ -177,12 +177,12 @@ def test_an_answer_that_only_its_asker_waits_for_is_not_written(tmp_path: Path) 
     state.commit()
     size = (tmp_path / FILE).stat().st_size
     for answer in (b'{"id":7,"result":{}}\n', b'{"id":7,"error":{"code":1,"message":"m"}}\n'):
-        state.heard(answer)
+        state.received(answer)
         assert left(tmp_path).read == b""
         state.handled(len(answer))
         state.commit()
     assert (tmp_path / FILE).stat().st_size == size
-    state.heard(b"next\n")
+    state.received(b"next\n")
     assert left(tmp_path).read == b"next\n"
 
 
@@ -202,13 +202,13 @@ def test_an_answer_that_only_its_asker_waits_for_is_not_written(tmp_path: Path) 
 def test_all_else_that_was_read_is_written(read: bytes, tmp_path: Path) -> None:
     state = begun(tmp_path)
     state.put("wire/8", b"1")
-    state.heard(read)
+    state.received(read)
     state.commit()
     assert left(tmp_path).read == read
 
 
 def test_an_answer_behind_an_unfinished_line_is_written(tmp_path: Path) -> None:
     state = begun(tmp_path)
-    state.heard(b'{"method":"m","params":')
-    state.heard(b'{"id":7,"result":{}}\n')
+    state.received(b'{"method":"m","params":')
+    state.received(b'{"id":7,"result":{}}\n')
     assert left(tmp_path).read == b'{"method":"m","params":{"id":7,"result":{}}\n'

@@ -30,7 +30,7 @@ test("the end of a thread is shown, and no more than some screens of it", () => 
       assert.equal(to, lengths.length);
       assert.ok(from < to);
       // Without its first item it is light enough.
-      assert.ok(weight({ first: state.order[from + 1] ?? null, last: null }, state) < 24 || from + 1 === to);
+      assert.ok(weight({ first: state.order[from + 1] ?? null, last: null }, state) < 12 || from + 1 === to);
     }),
   );
 });
@@ -59,6 +59,16 @@ test("upwards one gets to the beginning, downwards back to the end, and never se
       assert.equal(window.last, null);
     }),
   );
+});
+
+test("of much that came at once its end is shown alone; what comes bit by bit is added", () => {
+  const state = thread(Array.from({ length: 60 }, () => 10));
+  const before = { first: state.order[50]!, last: null };
+  assert.equal(rangeOf(atEnd(before, state, state.order[55]), state).from, 50);
+  const { from, to } = rangeOf(atEnd(before, state, state.order[10]), state);
+  assert.ok(to - from < 20 && from === 48);
+  // What was drawn last may have gone.
+  assert.equal(rangeOf(atEnd(before, state, "gone"), state).from, 48);
 });
 
 test("what nobody looks at is let go of, and had again as older items", () => {

@@ -204,8 +204,8 @@ def page_link(origin: str, ticket: str) -> str:
 
 def pair_uri(place: PhoneAddress, ticket: str) -> str:
     """Return ``appmux://pair?…``: what an app needs to exchange the ticket."""
-    asked = {"scheme": place.scheme, "host": place.host, "port": place.port, "ticket": ticket}
-    return "appmux://pair?" + urlencode(asked, quote_via=quote)
+    params = {"scheme": place.scheme, "host": place.host, "port": place.port, "ticket": ticket}
+    return "appmux://pair?" + urlencode(params, quote_via=quote)
 
 
 def novascale_uri(place: PhoneAddress, name: str, token: str) -> str:

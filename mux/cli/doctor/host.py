@@ -167,8 +167,8 @@ def clock(settled: Settled, environ: Mapping[str, str], runner: Runner = run) ->
     if ahead > CLOCK_OFF:
         says = f"{ahead:.0f} s behind {path}, which was written before"
         return Finding("clock", "wrong", says, "set it: `timedatectl set-ntp true`, or by hand")
-    asked = runner(("timedatectl", "show", "--property=NTPSynchronized", "--value"))
-    if asked.returncode == 0 and asked.stdout.strip() == "no":
+    done = runner(("timedatectl", "show", "--property=NTPSynchronized", "--value"))
+    if done.returncode == 0 and done.stdout.strip() == "no":
         return Finding("clock", "note", "not synchronized", "`timedatectl set-ntp true`")
     return Finding("clock", "well", "no file is newer than now")
 

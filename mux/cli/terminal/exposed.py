@@ -40,7 +40,7 @@ def ask(plan: Plan, *, yes: bool, dry_run: bool) -> None:
 
     Raises ``UnansweredError``.
     """
-    said = False
+    warned = False
     if clear := list(_in_clear((*plan.config.listen, plan.url))):
         click.echo(
             f"\n{', '.join(clear)}: tokens, and all that is said, go over that network in clear."
@@ -48,14 +48,14 @@ def ask(plan: Plan, *, yes: bool, dry_run: bool) -> None:
             " address, `wss://` with a certificate, or a proxy with one before loopback"
             f" ({documents.page('proxy')})."
         )
-        said = True
+        warned = True
     if plan.config.auth.mode is None and (doors := list(_open(plan.config))):
         click.echo(
             f"\n{', '.join(doors)}: your file lets every process of this machine in there, without"
             " a token; a proxy or tunnel before it would let in whoever reaches that."
         )
-        said = True
-    if said and not dry_run:
+        warned = True
+    if warned and not dry_run:
         confirmation.confirm("Listen there all the same?", yes=yes)
 
 

@@ -47,7 +47,7 @@ class OutputError(AppmuxError):
             self.exit_status = SIGNAL_STATUS + signal.SIGPIPE
 
 
-class _Told(io.FileIO):
+class _FailsOnce(io.FileIO):
     """Standard output whose first failure raises ``OutputError``; later output is dropped."""
 
     failed = False
@@ -89,7 +89,7 @@ def prepare() -> None:
     """Replace standard output by a stream that takes any text."""
     codecs.register_error(ERRORS, _written_out)
     stream = None if sys.__stdout__ is None else sys.stdout  # see `standard_streams.complete`
-    raw = _Closed() if stream is None else _Told(STDOUT, "wb", closefd=False)
+    raw = _Closed() if stream is None else _FailsOnce(STDOUT, "wb", closefd=False)
     unbuffered = isinstance(getattr(stream, "buffer", None), io.RawIOBase)  # as of `python -u`
     sys.stdout = io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),

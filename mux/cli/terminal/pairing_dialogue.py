@@ -29,7 +29,7 @@ class NotPairedError(AppmuxError):
     """No device was let in; the text says why."""
 
 
-async def asked(broker: Client, begun: Json) -> Json:
+async def await_device(broker: Client, begun: Json) -> Json:
     """Wait for the device that brings the ticket. Raises ``NotPairedError`` if none comes."""
     with trio.move_on_after(begun["expiresInSeconds"]):
         params: Json = (await _notified(broker, ASKED, begun["id"]))["params"]
@@ -38,27 +38,31 @@ async def asked(broker: Client, begun: Json) -> Json:
 
 
 async def decide(
-    broker: Client, asked: Json, *, yes: bool, report: Callable[[Json], None] = lambda _event: None
+    broker: Client,
+    asker: Json,
+    *,
+    yes: bool,
+    report: Callable[[Json], None] = lambda _event: None,
 ) -> None:
     """Have the operator compare codes, unless ``yes``, and say what became of it.
 
-    ``report`` is told who asks, and who was paired.
+    ``asker``: the device's name, code and address. ``report`` is told who asks, and who was paired.
     """
-    name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
+    name, code, address = (str(asker[key]).translate(CONTROLS) for key in ("name", "code", "from"))
     report({"event": "asked", "name": name, "code": code, "from": address})
     click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
     async with trio.open_nursery() as nursery:
         # A device may give up while the operator still thinks.
-        nursery.start_soon(_give_up_with_it, broker, asked["id"])
+        nursery.start_soon(_give_up_with_it, broker, asker["id"])
         accept = yes or await _yes(f"Does the device in your hand show {code}?")
         nursery.cancel_scope.cancel()
     if not accept:
-        await broker.request("mux/pairing/confirm", {"id": asked["id"], "accept": False})
+        await broker.request("mux/pairing/confirm", {"id": asker["id"], "accept": False})
         raise NotPairedError(
             "declined; nothing was paired. If it wasn't your device, somebody else has seen the"
             " ticket: it is of no use any more"
         )
-    ended = await confirm(broker, asked["id"])
+    ended = await confirm(broker, asker["id"])
     report({"event": "paired", "name": ended["name"]})
     click.echo(f'paired "{ended["name"]}"; `appmux devices` lists it')
 

@@ -76,8 +76,8 @@ def headlines(report: Json) -> Iterator[Text]:
             yield screen.line((f"TROUBLE with the {PARTS[part]}: ", "bold red"), trouble)
     https = report.get("tailnet") or {}
     if https.get("enabled") and https["trouble"]:
-        told = f"{https['trouble']}; {https['remedy']}"
-        yield screen.line(("TROUBLE with https on the Tailnet: ", "bold red"), told)
+        words = f"{https['trouble']}; {https['remedy']}"
+        yield screen.line(("TROUBLE with https on the Tailnet: ", "bold red"), words)
 
 
 PARTS: Final = {
@@ -189,10 +189,10 @@ def overrides(report: Json) -> list[Text]:
     """Return a line for each client whose command line says what its threads may do, or more."""
     lines = []
     for client in report["clients"]:
-        said = client.get("overrides") or {"values": {}, "ignored": []}
-        held = [f"{key}={_value(value)}" for key, value in said["values"].items()]
+        overrides = client.get("overrides") or {"values": {}, "ignored": []}
+        held = [f"{key}={_value(value)}" for key, value in overrides["values"].items()]
         parts = [f"its threads have {', '.join(held)}"] if held else []
-        parts += [f"ignored: {', '.join(said['ignored'])}"] if said["ignored"] else []
+        parts += [f"ignored: {', '.join(overrides['ignored'])}"] if overrides["ignored"] else []
         if parts:
             lines.append(screen.plain(f"#{client['id']} {'; '.join(parts)}", "dim"))
     return lines

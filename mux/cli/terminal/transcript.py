@@ -101,7 +101,7 @@ class Transcript:
                 return ended
         return None
 
-    def asked(self, approval: Json, ending: str) -> None:
+    def show_approval(self, approval: Json, ending: str) -> None:
         """Show an approval that waits, with the command that answers it."""
         self._line(f"? waits for you: {waiting.what(approval)}", WAITS)
         self._line(f"  → {waiting.command_for(approval, ending)}", COMMAND)

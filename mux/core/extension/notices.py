@@ -67,12 +67,16 @@ class Delivery(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """One thing. ``sentTo``: names of devices. ``over``: Unix seconds; null while it stands."""
+    """One thing. ``line``: what the notice says below its title where it tells all; or empty.
+
+    ``sentTo``: names of devices. ``over``: Unix seconds; null while it stands.
+    """
 
     thing: str
     kind: Kind
     threadId: str | None
     title: str
+    line: str
     raised: float
     sentTo: list[str]
     over: float | None
@@ -271,6 +275,7 @@ METHODS: dict[str, Described] = {
                     kind="approval",
                     threadId=_THREAD,
                     title="Fix the build",
+                    line="change Makefile",
                     raised=1790000000.0,
                     sentTo=["phone"],
                     over=1790000042.0,

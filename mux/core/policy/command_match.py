@@ -25,7 +25,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-import attrs
+import msgspec
 
 LONGEST = 16 * 1024
 """Characters of a command that is judged: nobody reads more before saying yes."""
@@ -144,8 +144,7 @@ def _could_be(token: str, pattern: str) -> bool:
 # ── what the rules ask ────────────────────────────────────────────────────────────────────────────
 
 
-@attrs.frozen
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A command that was read."""
 
     argv: Words | None

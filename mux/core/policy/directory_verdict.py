@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import attrs
+import msgspec
 
 from mux.core.policy import confined_thread
 from mux.core.protocol import jsonrpc, thread_overrides
@@ -33,8 +33,7 @@ there."""
 READ_ONLY = b'"read-only"'
 
 
-@attrs.frozen
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """All that is known of a request."""
 
     method: str
@@ -75,15 +74,14 @@ class Facts:
         return dict.fromkeys([*near, *self.host.trusted, *trusted])
 
 
-@attrs.frozen
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The decision how a request goes up, or why it is refused."""
 
     params: bytes | None
     """The params with which the request goes up; None if it is refused."""
     refusal: str = ""
     """The reason, for people."""
-    distrusted: Mapping[str, None] = attrs.field(factory=dict)
+    distrusted: Mapping[str, None] = msgspec.field(default_factory=dict)
     """Directories from which the thread takes nothing."""
     directory: str = ""
     """The directory where the thread works, if nothing is taken from there."""

@@ -33,37 +33,37 @@ ACTIONABLE: Final = frozenset({COMMAND, FILES, PERMISSIONS, *REVIEWS})
 def risks(method: str, params: bytes, item: bytes, workspace: str) -> tuple[Risk, ...]:
     """Return the classes of one approval, each once. ``workspace`` is empty if it isn't known."""
     try:
-        asked = _decoder.decode(params)
+        request = _decoder.decode(params)
         about = _decoder.decode(item) if item != b"null" else {}
     except msgspec.DecodeError:
         return ("unknown",)
-    return tuple(dict.fromkeys(_risks(method, asked, about, workspace)))
+    return tuple(dict.fromkeys(_risks(method, request, about, workspace)))
 
 
-def _risks(method: str, asked: Json, about: Json, workspace: str) -> Iterator[Risk]:
+def _risks(method: str, request: Json, about: Json, workspace: str) -> Iterator[Risk]:
     if method == FILES:
-        yield from _of_files(asked, about, workspace)
+        yield from _of_files(request, about, workspace)
     elif method == COMMAND:
-        yield from _of_command(asked, workspace)
+        yield from _of_command(request, workspace)
     elif method == PERMISSIONS:
-        yield from _of_permissions(asked.get("permissions"))
+        yield from _of_permissions(request.get("permissions"))
     else:
         yield "unknown"
 
 
-def _of_command(asked: Json, workspace: str) -> Iterator[Risk]:
+def _of_command(request: Json, workspace: str) -> Iterator[Risk]:
     yield "escalated"
-    if asked.get("kind") not in (None, "command") or not asked.get("command"):
+    if request.get("kind") not in (None, "command") or not request.get("command"):
         yield "unknown"
-    if asked.get("networkApprovalContext") or asked.get("proposedNetworkPolicyAmendments"):
+    if request.get("networkApprovalContext") or request.get("proposedNetworkPolicyAmendments"):
         yield "network"
-    if asked.get("additionalPermissions"):
-        yield from _of_permissions(asked["additionalPermissions"])
-    yield from _of_path(asked.get("cwd"), workspace)
+    if request.get("additionalPermissions"):
+        yield from _of_permissions(request["additionalPermissions"])
+    yield from _of_path(request.get("cwd"), workspace)
 
 
-def _of_files(asked: Json, about: Json, workspace: str) -> Iterator[Risk]:
-    if asked.get("grantRoot"):
+def _of_files(request: Json, about: Json, workspace: str) -> Iterator[Risk]:
+    if request.get("grantRoot"):
         yield "outside-workspace"  # for the rest of the session, whatever it is
     changes = about.get("changes")
     if not isinstance(changes, list) or not changes:
@@ -80,15 +80,15 @@ def _of_files(asked: Json, about: Json, workspace: str) -> Iterator[Risk]:
             yield from _of_path(moved, workspace)
 
 
-def _of_permissions(asked: Any) -> Iterator[Risk]:
-    if not isinstance(asked, dict) or not any(asked.values()):
+def _of_permissions(permissions: Any) -> Iterator[Risk]:
+    if not isinstance(permissions, dict) or not any(permissions.values()):
         yield "unknown"
         return
-    if asked.get("network"):
+    if permissions.get("network"):
         yield "network"
-    if asked.get("fileSystem"):
+    if permissions.get("fileSystem"):
         yield "outside-workspace"
-    if any(value for name, value in asked.items() if name not in ("network", "fileSystem")):
+    if any(value for name, value in permissions.items() if name not in ("network", "fileSystem")):
         yield "unknown"
 
 

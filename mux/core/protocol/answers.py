@@ -160,36 +160,36 @@ def fault(method: str, offer: bytes, result: bytes) -> str | None:
 def _is_within(granted: dict[str, Any], offer: bytes) -> bool:
     """Return whether a granted permission profile is part of the one that was asked for."""
     try:
-        asked = _asked_decoder.decode(offer).params.permissions
+        requested = _asked_decoder.decode(offer).params.permissions
     except msgspec.DecodeError:
         return False
-    return part_of(granted, asked)
+    return part_of(granted, requested)
 
 
-def part_of(granted: Any, asked: Any) -> bool:
+def part_of(granted: Any, requested: Any) -> bool:
     """Return whether a permission profile, or a piece of it, grants nothing beyond another."""
     match granted:
         case None | False | [] | "deny":
             return True  # grants nothing
         case dict():
-            whole = asked if isinstance(asked, dict) else {}
+            whole = requested if isinstance(requested, dict) else {}
             return all(part_of(value, whole.get(name)) for name, value in granted.items())
         case list():
-            whole_list = asked if isinstance(asked, list) else []
+            whole_list = requested if isinstance(requested, list) else []
             return all(any(_covers(one, each) for one in whole_list) for each in granted)
         case _:
-            return bool(granted == asked)
+            return bool(granted == requested)
 
 
-def _covers(asked: Any, granted: Any) -> bool:
+def _covers(requested: Any, granted: Any) -> bool:
     """Return whether the asked entry covers the granted one; writing covers reading."""
-    if not (isinstance(asked, dict) and isinstance(granted, dict)):
-        return bool(asked == granted)
+    if not (isinstance(requested, dict) and isinstance(granted, dict)):
+        return bool(requested == granted)
     if granted.get("access") == "deny":
         return True
-    if asked.get("access") == "write" and granted.get("access") == "read":
-        asked = asked | {"access": "read"}
-    return bool(asked == granted)
+    if requested.get("access") == "write" and granted.get("access") == "read":
+        requested = requested | {"access": "read"}
+    return bool(requested == granted)
 
 
 def _amends_one(decision: object) -> bool:
@@ -232,10 +232,10 @@ def plain(method: str, offer: bytes, *, yes: bool) -> dict[str, Any] | None:
         return {"decision": "approved" if yes else {"denied": {"rejection": "declined"}}}
     if method == "item/permissions/requestApproval":
         try:
-            asked = _asked_decoder.decode(offer).params.permissions
+            requested = _asked_decoder.decode(offer).params.permissions
         except msgspec.DecodeError:
             return None
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        given = {name: value for name, value in (requested or {}).items() if value is not None}
         return {"permissions": given if yes else {}, "scope": "turn"}
     return None
 

@@ -75,8 +75,8 @@ def is_override(key: str) -> bool:
 def _is_tightest(key: str, value: object) -> bool:
     if key not in PARAMS:
         return False  # a `config` needs the scope `admin`, whatever stands in it
-    said = {PARAMS[key]: msgspec.json.encode(value)}
-    return not thread_overrides.loosens(said, NOTHING_KNOWN)
+    params = {PARAMS[key]: msgspec.json.encode(value)}
+    return not thread_overrides.loosens(params, NOTHING_KNOWN)
 
 
 def may_tighten(key: str, value: object) -> bool:
@@ -131,16 +131,16 @@ def read_header(text: bytes) -> Overrides:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} bytes, and may have {LONGEST}")
     try:
-        said = msgspec.json.decode(text, type=Overrides)
+        sent = msgspec.json.decode(text, type=Overrides)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
-    if len(said.values) > MOST or len(said.ignored) > MOST:
+    if len(sent.values) > MOST or len(sent.ignored) > MOST:
         raise ValueError(f"it names more than {MOST} keys")
-    for key in said.values:
+    for key in sent.values:
         if not is_override(key) or key == WORKSPACE:
             raise ValueError(f"`{key}` doesn't say what a thread may do")
-    values = {key: read_value(key, value) for key, value in said.values.items()}
-    return Overrides(values, said.ignored)
+    values = {key: read_value(key, value) for key, value in sent.values.items()}
+    return Overrides(values, sent.ignored)
 
 
 # ── requests ──────────────────────────────────────────────────────────────────────────────────
@@ -167,13 +167,13 @@ def additions(fields: Fields, values: Values) -> dict[str, bytes]:
     config = _config(fields)
     if config is None:
         return {}  # of a shape that the app-server refuses
-    said = {key for key, param in PARAMS.items() if bytes(fields.get(param, NULL)) != NULL}
-    said |= config.keys()
+    given = {key for key, param in PARAMS.items() if bytes(fields.get(param, NULL)) != NULL}
+    given |= config.keys()
     added: dict[str, bytes] = {}
     for key in sorted(values.keys() & PARAMS.keys()):  # a profile before a mode, as natively
-        if not said & (_SANDBOX if key in _SANDBOX else {key}):
+        if not given & (_SANDBOX if key in _SANDBOX else {key}):
             added[PARAMS[key]] = msgspec.json.encode(values[key])
-            said.add(key)
+            given.add(key)
     if more := _into(config, values):
         added["config"] = msgspec.json.encode(config | more)
     return added

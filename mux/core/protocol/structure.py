@@ -36,6 +36,12 @@ MAX_MEMBERS = 256
 """Members of a message itself, and of its params: each is looked at alone. The longest params that
 codex knows have 27."""
 
+LONG = 65_536
+"""Bytes from which a text's signs are looked for, not counted."""
+
+RARE = 64
+"""Signs up to which that is quicker, in the worst case by little."""
+
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NOT_SIGNS = bytes(set(range(256)) - set(b'[]{},"'))
@@ -61,7 +67,18 @@ class Rough(NamedTuple):
 
 def rough(text: bytes) -> Rough:
     """Count a text's signs, which is quick."""
-    return Rough(text.count(b","), text.count(b"[") + text.count(b"{"))
+    return Rough(_count(text, b","), _count(text, b"[") + _count(text, b"{"))
+
+
+def _count(text: bytes, sign: bytes) -> int:
+    if len(text) < LONG:
+        return text.count(sign)
+    # To find the next sign takes a tenth of the time that counting takes, where signs are rare: a
+    # picture has a handful.
+    found, at = 0, text.find(sign)
+    while at >= 0 and found < RARE:
+        found, at = found + 1, text.find(sign, at + 1)
+    return found if at < 0 else found + text.count(sign, at)
 
 
 def signs(text: bytes, most: int = MAX_ELEMENTS) -> bytes | None:

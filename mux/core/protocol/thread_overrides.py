@@ -83,12 +83,12 @@ def _approval(text: bytes, held: Held) -> bool:
     """Return whether people are asked less. A granular policy compares only with itself."""
     if _as_held(text, held.approval):
         return False
-    asked, now = _value(text), _value(held.approval)
-    if asked not in ASKING:
+    requested, now = _value(text), _value(held.approval)
+    if requested not in ASKING:
         return True
     if now not in ASKING:  # not known, or granular
-        return bool(now) or asked != ASKING[0]
-    return ASKING.index(str(asked)) > ASKING.index(str(now))
+        return bool(now) or requested != ASKING[0]
+    return ASKING.index(str(requested)) > ASKING.index(str(now))
 
 
 def _reviewer(text: bytes, held: Held) -> bool:
@@ -100,46 +100,46 @@ MODES = ("read-only", "workspace-write", "danger-full-access")
 
 
 def _mode(text: bytes, held: Held) -> bool:
-    asked, now = _value(text), _value(held.mode)
-    if asked not in MODES:
+    requested, now = _value(text), _value(held.mode)
+    if requested not in MODES:
         return True
-    return MODES.index(str(asked)) > (MODES.index(str(now)) if now in MODES else 0)
+    return MODES.index(str(requested)) > (MODES.index(str(now)) if now in MODES else 0)
 
 
 def _policy(text: bytes, held: Held) -> bool:
     """Return whether a sandbox policy allows more than the one that holds, in any field."""
     if _as_held(text, held.sandbox):
         return False
-    asked, now = _value(text), _value(held.sandbox)
-    if not isinstance(asked, dict):
+    requested, now = _value(text), _value(held.sandbox)
+    if not isinstance(requested, dict):
         return True
     if not isinstance(now, dict):
         now = {}
-    kind, fields = asked.get("type"), asked.keys() - {"type"}
+    kind, fields = requested.get("type"), requested.keys() - {"type"}
     if kind == "readOnly":
-        return not (fields <= {"networkAccess"} and _no_more_network(asked, now))
+        return not (fields <= {"networkAccess"} and _no_more_network(requested, now))
     if kind == "workspaceWrite" and now.get("type") == "workspaceWrite":
-        return not (fields <= _WRITES and _writes_no_more(asked, now))
+        return not (fields <= _WRITES and _writes_no_more(requested, now))
     return True
 
 
 _WRITES = {"writableRoots", "networkAccess", "excludeTmpdirEnvVar", "excludeSlashTmp"}
 
 
-def _no_more_network(asked: Mapping[str, object], now: Mapping[str, object]) -> bool:
-    if asked.get("networkAccess", False) is False:
+def _no_more_network(requested: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    if requested.get("networkAccess", False) is False:
         return True
     has_it = now.get("networkAccess") is True or now.get("type") == "dangerFullAccess"
-    return asked.get("networkAccess") is True and has_it
+    return requested.get("networkAccess") is True and has_it
 
 
-def _writes_no_more(asked: Mapping[str, object], now: Mapping[str, object]) -> bool:
-    roots, allowed = asked.get("writableRoots", []), now.get("writableRoots", [])
+def _writes_no_more(requested: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    roots, allowed = requested.get("writableRoots", []), now.get("writableRoots", [])
     if not (isinstance(roots, list) and isinstance(allowed, list)):
         return False
-    excluded = (now.get(name) is not True or asked.get(name) is True for name in _EXCLUDING)
+    excluded = (now.get(name) is not True or requested.get(name) is True for name in _EXCLUDING)
     within = all(root in allowed for root in roots)
-    return within and all(excluded) and _no_more_network(asked, now)
+    return within and all(excluded) and _no_more_network(requested, now)
 
 
 _EXCLUDING = ("excludeTmpdirEnvVar", "excludeSlashTmp")

@@ -60,10 +60,10 @@ def to_load(loaded_with: bytes, settings: bytes) -> dict[str, bytes]:
 
     Params that its ``settings`` have cleared since are left out.
     """
-    asked = jsonrpc.read_fields(loaded_with) or {}
+    loaded = jsonrpc.read_fields(loaded_with) or {}
     has = jsonrpc.read_fields(settings) or {}
-    names = [name for name in _LOADED_WITH if name in asked and has.get(name) != _NOTHING]
-    return {name: asked[name] for name in names}
+    names = [name for name in _LOADED_WITH if name in loaded and has.get(name) != _NOTHING]
+    return {name: loaded[name] for name in names}
 
 
 def read_updated(line: bytes) -> bytes:
@@ -75,12 +75,12 @@ def read_updated(line: bytes) -> bytes:
 
 def distrusting(loaded_with: bytes, directories: Iterable[str]) -> bytes:
     """Return params like these, by which a thread takes nothing from the directories."""
-    asked = jsonrpc.read_fields(loaded_with or b"{}") or {}
-    config = jsonrpc.read_fields(asked.get("config", _NOTHING)) or {}
+    loaded = jsonrpc.read_fields(loaded_with or b"{}") or {}
+    config = jsonrpc.read_fields(loaded.get("config", _NOTHING)) or {}
     levels = jsonrpc.read_fields(config.get("projects", _NOTHING)) or {}
     levels |= dict.fromkeys(directories, UNTRUSTED)
     config["projects"] = jsonrpc.write(levels)
-    return jsonrpc.write(asked | {"config": jsonrpc.write(config)})
+    return jsonrpc.write(loaded | {"config": jsonrpc.write(config)})
 
 
 def held(settings: bytes) -> Held:

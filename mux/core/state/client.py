@@ -212,7 +212,7 @@ class Client(msgspec.Struct, eq=False):
         if capabilities is not NO_CAPABILITIES:
             self.capabilities = capabilities.without_texts()
 
-    def hears(self, method: str) -> bool:
+    def receives(self, method: str) -> bool:
         """Return whether the client gets this notification.
 
         The client must have the scope ``observe``, and mustn't have opted out of the method.

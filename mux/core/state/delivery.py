@@ -231,7 +231,7 @@ class Delivery(Holding):
         for id in self.threads.behind:
             client = self.clients[id]
             reads_it = entry is not None and thread in client.follows
-            if client.backlog is not None and not reads_it and client.hears(method):
+            if client.backlog is not None and not reads_it and client.receives(method):
                 client.backlog.notice(self.journal.head, thread, method, message)
 
     def publish_to_some(

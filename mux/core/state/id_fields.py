@@ -112,7 +112,7 @@ def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
 # ── up ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | IdClaim:
+def request_id(client: ClientId, value: bytes, requests: list[Request]) -> bytes | IdClaim:
     """Return the id of one of the client's requests as it stands upstream. ``asked``: all of them.
 
     An id that is none of the client's requests becomes one that no request upstream has, returned
@@ -122,7 +122,7 @@ def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | 
     if not _ID.fullmatch(value):
         return value
     id = _plainly(value)
-    for request in reversed(asked):
+    for request in reversed(requests):
         if _plainly(request.origin) == id:
             return request.wire_text
     return IdClaim("", str(id), f"{client}:{id}", "")
@@ -141,7 +141,7 @@ def own_id(client: ClientId, value: bytes) -> IdClaim:
 
 
 def in_wire_terms(
-    client: ClientId, rule: RequestRule, params: bytes, asked: list[Request], *, deeply: bool
+    client: ClientId, rule: RequestRule, params: bytes, requests: list[Request], *, deeply: bool
 ) -> tuple[bytes, IdClaim | None, tuple[IdClaim, ...]]:
     """Translate the ids of the client's own, recognised by the names of their fields.
 
@@ -154,7 +154,7 @@ def in_wire_terms(
 
     def translate(kind: Kind, value: bytes) -> bytes:
         if kind is Kind.REQUEST:
-            id = request_id(client, value, asked)
+            id = request_id(client, value, requests)
             if isinstance(id, bytes):
                 return id
         else:

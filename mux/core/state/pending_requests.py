@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import attrs
+import msgspec
 
 from mux.core.extension.approvals import Decider
 from mux.core.policy.approval_policy import Ballot, Policy
@@ -44,8 +45,7 @@ REMEMBERED_RESOLVED = 1024
 """Upstream ids remembered after their end, to recognise a repetition that was under way."""
 
 
-@attrs.frozen
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The end of a request that people were asked."""
 
     decision: str = "withdrawn"

@@ -12,8 +12,8 @@ from mux.core.state.request import Request
 class PlannedRestart:
     """The restart that is planned, if one is."""
 
-    asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
-    """Requests for it, by (client, id). Empty if no restart is planned."""
+    requests: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    """The requests for it, by (client, id). Empty if no restart is planned."""
     at_once: bool = False
     """True if it is to wait for nothing."""
     stopping: bool = False
@@ -27,5 +27,5 @@ class PlannedRestart:
 
     def settled(self) -> None:
         """Forget who asked, since all of them have been answered."""
-        self.asked.clear()
+        self.requests.clear()
         self.at_once = False

@@ -354,8 +354,8 @@ class RequestScheduler:
 
     def oldest_queued(self) -> float:
         """Return when a client's oldest queued request was made; infinite if none is queued."""
-        asked = (line.queue[0].since for id, line in self._lines.items() if id > 0 and line.queue)
-        return min(asked, default=float("inf"))
+        moments = (line.queue[0].since for id, line in self._lines.items() if id > 0 and line.queue)
+        return min(moments, default=float("inf"))
 
     @property
     def busy(self) -> bool:

@@ -94,7 +94,7 @@ class Thread:
         return msgspec.json.encode({"type": self.status} | flags)
 
     @property
-    def is_told_of(self) -> bool:
+    def is_significant(self) -> bool:
         """Return whether the record affects what clients get, though nobody may have followed."""
         return bool(
             self.claimed
@@ -162,7 +162,7 @@ class Threads:
         parents = {each.parent for each in self.known.values() if each.parent is not None}
         for id in list(self.unclaimed)[: len(self.unclaimed) - self.most_unclaimed]:
             thread = self.known[id]
-            if id in parents or thread.is_told_of or needed(thread):
+            if id in parents or thread.is_significant or needed(thread):
                 del self.unclaimed[id]
                 self.unclaimed[id] = None  # moves to the end: checked last, next time
             else:
@@ -197,7 +197,7 @@ class Threads:
         coalesced = thread is not None and is_delta(method)
         for id in self.audience(thread):
             client = self.clients[id]
-            if client.backlog is None and client.hears(method):
+            if client.backlog is None and client.receives(method):
                 window = client.window if coalesced else AT_ONCE
                 of_windows.setdefault(window, ([], []))[client.wants_seq].append(id)
         plain, numbered = of_windows.pop(AT_ONCE)

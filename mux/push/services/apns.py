@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 import jwt
+from msgspec.structs import replace
 
 from mux import documents
 from mux.config import model
@@ -165,6 +166,4 @@ def _outcome(answer: Answer, reason: str, now: float) -> Outcome:
     if reason in SET_UP or answer.status == FORBIDDEN:
         return Failed(f"{text}: see push.apns in the settings", ours=True)
     general = verdict(answer, now)
-    return (
-        attrs.evolve(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)
-    )
+    return replace(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)

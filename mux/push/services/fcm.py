@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import attrs
 import jwt
 import trio
+from msgspec.structs import replace
 
 from mux import documents
 from mux.config import model
@@ -243,6 +244,4 @@ def _outcome(answer: Answer, now: float) -> Outcome:
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
         return Failed(f"{text}: see {SETTING}", ours=True)
     general = verdict(answer, now)
-    return (
-        attrs.evolve(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)
-    )
+    return replace(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)

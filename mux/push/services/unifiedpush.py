@@ -8,6 +8,7 @@ endpoint asks for, and no ticket, with which a reader could answer.
 from __future__ import annotations
 
 import attrs
+from msgspec.structs import replace
 
 from mux.push.endpoints import Endpoint
 from mux.push.http_client import Web
@@ -27,7 +28,7 @@ class UnifiedPush:
         """Send one push. Raises ``PushError``, ``Unreachable``."""
         if "auth" in endpoint.address:
             return await self.encrypted.deliver(web, endpoint, push, now)
-        bare = attrs.evolve(push.at("opaque"), ticket=None, actions=())
+        bare = replace(push.at("opaque"), ticket=None, actions=())
         plain = fitting(bare, PLAIN_BYTES, lambda each: encoded(each.document()))
         answer = await web.send(
             endpoint.address["endpoint"],

@@ -243,3 +243,23 @@ def test_an_early_vote_counts_when_the_delay_is_over() -> None:
     assert ballot.next_moment(110.0) == 160.0
     assert ballot.decided(APPROVAL, OFFER, 160.0) == ONCE
     assert ballot.next_moment(160.0) == float("inf")
+
+
+def test_a_machines_vote_waits_while_a_person_looks() -> None:
+    """And nobody else's: what that person says counts at once."""
+    machine = Vote(ONCE, 0.0, False, 2, {}, machine=True)
+    ballot = Ballot(Policy(), 100.0, watched_until=160.0)
+    ballot.cast(Principal("program", "device"), machine)
+    assert (ballot.decided(APPROVAL, OFFER, 159.9), ballot.next_moment(159.9)) == (None, 160.0)
+    # At that moment it counts, and there is no further one to wait for.
+    assert ballot.decided(APPROVAL, OFFER, 160.0) == ONCE
+    assert ballot.next_moment(160.0) == float("inf")
+    ballot.cast(Principal("ada", "jwt"), vote(SESSION))
+    assert list(ballot.counting(110.0)) == [voter(Principal("ada", "jwt"))]
+    assert ballot.decided(APPROVAL, OFFER, 110.0) == SESSION
+
+
+def test_no_moment_is_waited_for_where_no_machine_has_voted() -> None:
+    ballot = Ballot(Policy(), 100.0, watched_until=160.0)
+    ballot.cast(Principal("ada", "jwt"), vote())
+    assert ballot.next_moment(110.0) == float("inf")

@@ -15,7 +15,14 @@ from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol import structure
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.structure import FEW_ELEMENTS, MAX_ELEMENTS, MAX_MEMBERS, OPENED_ELEMENTS
+from mux.core.protocol.structure import (
+    FEW_ELEMENTS,
+    LONG,
+    MAX_ELEMENTS,
+    MAX_MEMBERS,
+    OPENED_ELEMENTS,
+    RARE,
+)
 from tests.core.stories import Json, Story
 from tests.core.work import calls
 
@@ -77,6 +84,13 @@ def test_depth_and_elements_in_lists_of_lists() -> None:
     signs = structure.signs(json.dumps([NESTED] * 600).encode())
     assert signs is not None
     assert (structure.elements(signs), structure.depth(signs)) == (1 + 599 + 600 * 100, 101)
+
+
+@pytest.mark.parametrize("number", [0, 1, RARE - 1, RARE, RARE + 1, 5_000])
+@pytest.mark.parametrize("size", [10_000, LONG, 3 * LONG])
+def test_signs_are_counted_however_long_the_text_is(number: int, size: int) -> None:
+    text = (b",[{" * number).ljust(size, b"x") + b",[{"
+    assert structure.rough(text) == (number + 1, 2 * number + 2)
 
 
 # ── how many elements ─────────────────────────────────────────────────────────────────────────────

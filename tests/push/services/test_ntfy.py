@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from msgspec.structs import replace
 
 from mux.config import model
 from mux.push.endpoints import Endpoint, configured
@@ -117,7 +118,7 @@ async def test_the_link_is_the_one_of_the_moment(ntfy: Ntfy, tmp_path: Path) -> 
 
 
 async def test_below_full_there_are_no_buttons(ntfy: Ntfy) -> None:
-    there = attrs.evolve(ntfy.phone(), level="opaque")
+    there = replace(ntfy.phone(), level="opaque")
     await ntfy.services.deliver(there, push().at("opaque"), NOW)
     (shown,) = ntfy.server.shown("larder-7").values()
     assert (shown["title"], shown["message"]) == ("An approval waits", "2 things wait")
@@ -165,7 +166,7 @@ async def test_a_server_that_has_had_enough(ntfy: Ntfy) -> None:
 
 async def test_a_topic_with_a_strange_name_stays_in_its_place(ntfy: Ntfy) -> None:
     """The settings' topic isn't checked as a device's is."""
-    strange = attrs.evolve(ntfy.host, address=dict(ntfy.host.address) | {"topic": "a/../b?c"})
+    strange = replace(ntfy.host, address=dict(ntfy.host.address) | {"topic": "a/../b?c"})
     outcome = await ntfy.services.deliver(strange, push().withdrawal(0, NOW + 60), NOW)
     assert isinstance(outcome, Failed)
     assert ntfy.server.stand.heard[0].path == "/a%2F..%2Fb%3Fc/thread-a"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     derive_private_key,
     generate_private_key,
 )
+from msgspec.structs import replace
 
 from mux.config import model
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
@@ -76,7 +77,7 @@ async def test_a_push_is_read_by_the_browser_alone(browser: Subscribed) -> None:
 
 
 async def test_a_pages_push_is_declarative(browser: Subscribed) -> None:
-    there = attrs.evolve(browser.registration, navigate="https://box.example/")
+    there = replace(browser.registration, navigate="https://box.example/")
     await browser.services.deliver(there, push(host="box", badge=2), NOW)
     await browser.services.deliver(there, push().withdrawal(0, NOW + 60), NOW)
     shown, withdrawn = browser.stand.heard
@@ -187,7 +188,7 @@ async def test_unifiedpush_without_keys_tells_little_and_gives_no_ticket(
     there = endpoint("unifiedpush", endpoint=f"{browser.stand.url}/up/x")
     await browser.services.deliver(there, push(), NOW)
     (heard,) = browser.stand.heard
-    bare = attrs.evolve(push().at("opaque"), ticket=None, actions=())
+    bare = replace(push().at("opaque"), ticket=None, actions=())
     assert heard.json == bare.document()
     assert heard.headers["ttl"] == "3600"
     assert "content-encoding" not in heard.headers

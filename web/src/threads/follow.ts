@@ -35,7 +35,7 @@ const FRAME_MS = 12;
 const DRAWN_MS = 24;
 
 /** Characters of new text that a frame takes in, at least and at most, as it turns out to be slow. */
-const LEAST_TEXT = 1_500;
+const LEAST_TEXT = 500;
 const MOST_TEXT = 20_000;
 
 /** While nobody looks, what comes is taken in so often. */
@@ -56,6 +56,8 @@ export class FollowedThread {
   loading = signal(false);
   trouble = signal("");
   lastOpened = 0;
+  /** Whether whoever looks at it is at its end. */
+  following = true;
   /** What takes in messages while a snapshot is being read; the old state is shown meanwhile. */
   next: ThreadState | null = null;
   followed = false;
@@ -114,7 +116,7 @@ export class Threads {
   #pending: Message[] = [];
   #scheduled = false;
   #rpc: Rpc | null = null;
-  #budget = 2_000;
+  #budget = 1_000;
   /** Told of each message that has been taken in. */
   onApplied: (message: Message) => void = () => undefined;
 

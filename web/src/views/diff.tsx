@@ -34,7 +34,9 @@ export function FileDiff(props: {
   onFile?: (path: string) => void;
 }): JSX.Element {
   const { file, directory, onFile } = props;
-  const [open, setOpen] = useState(props.open ?? true);
+  // Until a person turns it, it is as it would be for one who comes now.
+  const [turned, setTurned] = useState<boolean | null>(null);
+  const open = turned ?? props.open ?? true;
   const [most, setMost] = useState(FOLDED);
   const fits = file.lines.length <= FOLDED + 6;
   const shown = fits ? file.lines : file.lines.slice(0, most);
@@ -46,7 +48,7 @@ export function FileDiff(props: {
           type="button"
           class="file-head"
           aria-expanded={open}
-          onClick={() => setOpen(!open)}
+          onClick={() => setTurned(!open)}
           title={file.path}
         >
           <Icon name="file" size={16} />

@@ -57,7 +57,7 @@ function Told({ said }: { said: any }): JSX.Element {
             <span class={each.status === "failed" ? "bad" : "quiet"}>
               {each.status === "inProgress" ? "running" : each.status}
               {each.by && ` · ${personOf(each.by)}`}
-              {each.seconds !== null && ` · ${lasted(each.seconds * 1000)}`}
+              {each.seconds !== null && each.seconds >= 1 && ` · ${lasted(each.seconds * 1000)}`}
             </span>
             {(each.error || each.lastLine) && (
               <span class="row-line">

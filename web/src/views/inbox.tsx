@@ -8,7 +8,7 @@ import { personOf } from "../people.ts";
 import { open, route, threadPath } from "../route.ts";
 import { inbox, inboxKept, phase, scopes } from "../state.ts";
 import { emptyInbox, groups, type Inbox, type Need, type Row, takePage, titleOf } from "../threads/inbox.ts";
-import { ago, count, lasted, shortPath } from "./format.ts";
+import { ago, count, lasted, shortPath, within } from "./format.ts";
 import { Icon, IconButton, Link, now, second, Strange } from "./parts.tsx";
 import { Banner, ConnectionState, hostName } from "./status.tsx";
 
@@ -236,7 +236,7 @@ function NeedSubject({ need }: { need: Need }): JSX.Element | null {
     return (
       <span class="row-files">
         <span class="row-line">
-          <Strange text={shortPath(first!.path)} />
+          <Strange text={within(first!.path, need.directory)} />
           {rest.length > 0 && ` and ${count(rest.length, "more file")}`}
         </span>
         <span class="counts">

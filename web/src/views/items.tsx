@@ -34,11 +34,12 @@ export function ItemView(props: {
   void props.thread.item(props.id).value;
   const item = props.thread.state.items.get(props.id);
   if (!item) return null;
-  return <Content item={item} state={props.thread.state} said={props.said} />;
+  const { state, following } = props.thread;
+  return <Content item={item} state={state} said={props.said} gradual={following} />;
 }
 
-function Content(props: { item: Item; state: ThreadState; said: string }): JSX.Element | null {
-  const { item, state } = props;
+function Content(props: { item: Item; state: ThreadState; said: string; gradual: boolean }): JSX.Element | null {
+  const { item, state, gradual } = props;
   const { item: content } = item;
   switch (content.type) {
     case "userMessage":
@@ -46,7 +47,7 @@ function Content(props: { item: Item; state: ThreadState; said: string }): JSX.E
     case "agentMessage":
       return (
         <article class={`agent${item.running ? " streams" : ""}`} aria-label="Agent">
-          <Markdown text={textOf(item)} />
+          <Markdown text={textOf(item)} gradual={gradual} />
         </article>
       );
     case "reasoning":

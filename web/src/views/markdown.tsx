@@ -5,7 +5,7 @@
 
 import { Lexer, type MarkedToken, type Token } from "marked";
 import { h } from "preact";
-import { useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
 import { GrowingText, type Part } from "./blocks.ts";
 import { open } from "../route.ts";
@@ -16,6 +16,9 @@ import { memo } from "./parts.tsx";
 
 /** A block longer than this is shown as plain text: nobody reads it, and it would block the page. */
 const BLOCK_MOST = 50_000;
+
+/** Parts of a text that are drawn at once. */
+const AT_ONCE = 2;
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
 
@@ -151,12 +154,27 @@ const PartView = memo(function PartView({ part }: { part: Part }): JSX.Element {
   );
 });
 
-export function Markdown({ text }: { text: string }): JSX.Element {
+/**
+ * A text. `gradual`: of a long one that comes at once each frame draws some more, so that a tap is heard
+ * meanwhile; it is for who is at its end, as what stands below it moves.
+ */
+export function Markdown({ text, gradual }: { text: string; gradual?: boolean }): JSX.Element {
   const cut = useRef<GrowingText | null>(null);
   cut.current ??= new GrowingText();
+  const [most, setMost] = useState(AT_ONCE);
+  const parts = cut.current.of(text);
+  const more = !!gradual && parts.length > most;
+  useEffect(() => {
+    if (!more) {
+      setMost(Math.max(most, parts.length + 1));
+      return;
+    }
+    const frame = requestAnimationFrame(() => setMost(most + 1));
+    return () => cancelAnimationFrame(frame);
+  }, [more, most, parts.length]);
   return (
     <div class="markdown">
-      {cut.current.of(text).map((each, index) => (
+      {(more ? parts.slice(0, most) : parts).map((each, index) => (
         <PartView key={index} part={each} />
       ))}
     </div>

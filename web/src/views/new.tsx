@@ -21,7 +21,7 @@ const DRAFT = "new";
 const RECENT = 6;
 
 const MAY = [
-  { value: "", label: "As the host has it" },
+  { value: "", label: "The host’s choice" },
   { value: "read-only", label: "Read only" },
   { value: "workspace-write", label: "Write in its directory" },
   { value: "danger-full-access", label: "Everything" },
@@ -143,7 +143,7 @@ export function NewView(): JSX.Element {
           <label class="field">
             <span>Model</span>
             <select value={model} onChange={(event) => setModel(event.currentTarget.value)}>
-              <option value="">As the host has it</option>
+              <option value="">The host’s choice</option>
               {models.map((each) => (
                 <option key={each.id} value={each.model}>
                   {each.displayName}

@@ -251,6 +251,19 @@ function DeviceSheet({ row, onClose }: { row: DeviceRow; onClose: () => void }):
   );
 }
 
+/** Kinds of notices, in words. */
+const TOLD_OF: Record<string, string> = {
+  "approval-lost": "approval lost",
+  "turn-completed": "turn completed",
+  "turn-failed": "turn failed",
+  "turn-interrupted": "turn interrupted",
+  "goal-reached": "goal reached",
+  "goal-blocked": "goal blocked",
+  "usage-limit": "usage limit",
+  "app-server-down": "Codex is down",
+  "app-server-back": "Codex is back",
+};
+
 /** The latest of what was raised and told. */
 function Notices(): JSX.Element | null {
   const [list, setList] = useState<any[]>([]);
@@ -275,8 +288,19 @@ function Notices(): JSX.Element | null {
                 </span>
                 <span class="row-age">{ago(each.raised * 1000, now.value)}</span>
               </span>
-              <span class="row-foot">
-                {each.kind}
+              {each.line && (
+                <span class="row-line">
+                  <Strange text={each.line} />
+                </span>
+              )}
+              <span class="row-foot rights">
+                {TOLD_OF[each.kind] ?? each.kind}
+                {each.sentTo.length > 0 && (
+                  <>
+                    {" · to "}
+                    <Strange text={each.sentTo.join(", ")} />
+                  </>
+                )}
                 {each.overWhy && ` · ${each.overWhy}`}
               </span>
             </span>

@@ -29,18 +29,22 @@ export function Timeline(props: { thread: FollowedThread; version: number; asks:
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
   const pinned = useRef(true);
-  const seen = useRef(0);
+  /** The last item that was there when one was at the end. */
+  const seen = useRef<string | undefined>(undefined);
   const shown = useRef<Window>({ first: null, last: null });
   const anchor = useRef<Anchor | null>(null);
   const widening = useRef(0);
   const [fresh, setFresh] = useState(0);
   const [, draw] = useState(0);
-  if (pinned.current) shown.current = atEnd(shown.current, state);
+  const drawn = useRef<string | undefined>(undefined);
+  if (pinned.current) shown.current = atEnd(shown.current, state, drawn.current);
+  drawn.current = state.order.at(-1);
+  thread.following = pinned.current;
   const range = rangeOf(shown.current, state);
 
   const toEnd = (): void => {
     pinned.current = true;
-    seen.current = state.order.length;
+    seen.current = state.order.at(-1);
     setFresh(0);
     if (shown.current.last !== null) {
       shown.current = { first: null, last: null };
@@ -80,7 +84,7 @@ export function Timeline(props: { thread: FollowedThread; version: number; asks:
     const below = box.scrollHeight - box.scrollTop - box.clientHeight;
     pinned.current = whole && below < NEAR;
     if (pinned.current) {
-      seen.current = state.order.length;
+      seen.current = state.order.at(-1);
       if (fresh) setFresh(0);
     }
     if (box.scrollTop < EARLY || (!whole && below < EARLY)) soon();
@@ -90,7 +94,7 @@ export function Timeline(props: { thread: FollowedThread; version: number; asks:
     if (pinned.current) {
       thread.forget(surplus(shown.current, state));
       toEnd();
-    } else setFresh(Math.max(0, state.order.length - seen.current));
+    } else setFresh(after(state.order, seen.current));
   }, [version]);
   useLayoutEffect(() => {
     const box = scroller.current;
@@ -140,6 +144,11 @@ export function Timeline(props: { thread: FollowedThread; version: number; asks:
       )}
     </div>
   );
+}
+
+/** How many items came after one; older ones, which come when one scrolls up, don't count. */
+function after(order: string[], id: string | undefined): number {
+  return order.length - 1 - (id === undefined ? -1 : order.lastIndexOf(id));
 }
 
 /** The first item that can be seen, at least in part. */

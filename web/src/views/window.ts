@@ -3,17 +3,19 @@
 
 import type { Item, ThreadState } from "../journal/thread.ts";
 
-/** Characters that weigh as much as an item that is only a line or two. */
-const HEAVY = 3_000;
+/** Characters that weigh as much as an item that is only a line or two: a third of a phone's screen. */
+const HEAVY = 1_000;
+/** What the changes of one file weigh: they are folded past a screenful. */
+const CHANGE = 3;
 
-/** What is shown at first, and kept above the end: some screens. */
-const SHOWN = 24;
-/** What is added at once: it has to be drawn within a frame or two. */
+/** What is shown at first, and of much that came at once: some screens, drawn in a frame or two. */
+const SHOWN = 12;
+/** What is added at once, when one scrolls: it has to be drawn within a frame. */
 const STEP = 4;
 /** More than this isn't shown at once: what is farthest from where one reads goes. */
 const MOST = 64;
 /** Above what is shown, more than this isn't even kept in memory while one reads the end. */
-const KEPT = 40;
+const KEPT = 60;
 
 /** The first item that is shown, and the last one: null while that is the thread's last one. */
 export interface Window {
@@ -31,7 +33,7 @@ export function weightOf(item: Item): number {
   const said = item.item;
   let length = item.text.length;
   if (said.type === "agentMessage" || said.type === "plan") length = Math.max(length, said.text.length);
-  else if (said.type === "fileChange") length = said.changes.length * HEAVY;
+  else if (said.type === "fileChange") return 1 + said.changes.length * CHANGE;
   return 1 + length / HEAVY;
 }
 
@@ -44,10 +46,14 @@ export function rangeOf(window: Window, state: ThreadState): Range {
   return { from: first < 0 ? back(state, to, SHOWN) : Math.min(first, to), to };
 }
 
-/** The window at the thread's end. Its beginning stays where it is for as long as that isn't much. */
-export function atEnd(window: Window, state: ThreadState): Window {
+/**
+ * The window at the thread's end. Its beginning stays where it is for as long as that isn't much, and
+ * what came after the item that was drawn last isn't, either.
+ */
+export function atEnd(window: Window, state: ThreadState, drawn?: string): Window {
   const { from, to } = rangeOf({ first: window.first, last: null }, state);
-  const light = weighed(state, from, to) <= MOST && from < to;
+  const fresh = drawn === undefined ? to : state.order.lastIndexOf(drawn) + 1;
+  const light = from < to && weighed(state, from, to) <= MOST && weighed(state, fresh, to) <= SHOWN;
   return named(state, { from: light ? from : back(state, to, SHOWN), to });
 }
 

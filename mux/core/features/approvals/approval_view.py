@@ -51,7 +51,7 @@ class View:
     command: str | None
     cwd: str | None
     files: list[FileChange]
-    """With their diffs if these were asked for."""
+    """With their diffs if these were fields for."""
     risks: list[Risk]
     choices: list[Any]
     text: str | None
@@ -61,20 +61,20 @@ class View:
 def view(state: State, request: ServerRequest, *, diffs: bool = False) -> View:
     """Return what a request asks for."""
     params, item = params_of(request), item_about(state, request)
-    asked, about = _read(params), _read(item)
+    fields, about = _read(params), _read(item)
     root = root_of(state, request.thread)
     workspace = root.directory if root is not None else ""
     is_question = request.method in QUESTIONS
     return View(
         turn=request.turn,
-        item=_text(asked.get("itemId")),
-        reason=_text(asked.get("reason")),
-        command=_command(asked.get("command")) or _command(about.get("command")),
-        cwd=_text(asked.get("cwd")) or _text(about.get("cwd")),
+        item=_text(fields.get("itemId")),
+        reason=_text(fields.get("reason")),
+        command=_command(fields.get("command")) or _command(about.get("command")),
+        cwd=_text(fields.get("cwd")) or _text(about.get("cwd")),
         files=file_changes.changes_in(item, diffs=diffs),
         risks=[] if is_question else list(risk.risks(request.method, params, item, workspace)),
-        choices=_choices(request.method, asked.get("availableDecisions")),
-        text=_question(asked) if is_question else None,
+        choices=_choices(request.method, fields.get("availableDecisions")),
+        text=_question(fields) if is_question else None,
     )
 
 
@@ -111,11 +111,11 @@ def _choices(method: str, listed: Any) -> list[Any]:
     return listed if isinstance(listed, list) else list(_CHOICES.get(method, ()))
 
 
-def _question(asked: dict[str, Any]) -> str | None:
-    questions = asked.get("questions")
+def _question(request: dict[str, Any]) -> str | None:
+    questions = request.get("questions")
     first = questions[0] if isinstance(questions, list) and questions else {}
     question = first.get("question") if isinstance(first, dict) else None
-    return _text(question) or _text(asked.get("message"))
+    return _text(question) or _text(request.get("message"))
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, Any] | None)

@@ -50,8 +50,8 @@ def of_votes(request: ServerRequest, result: bytes) -> Outcome:
     return Outcome(audit_approvals.decision(result), "votes", decider)
 
 
-def tell(state: State, request: ServerRequest) -> None:
-    """Tell the followers of the request's thread what became of it."""
+def notify(state: State, request: ServerRequest) -> None:
+    """Notify the followers of the request's thread of what became of it."""
     thread = request.thread
     of_people = request.rule.offer_to is OfferTo.FOLLOWERS
     if thread is None or not (of_people and request.rule.shown):

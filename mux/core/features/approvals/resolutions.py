@@ -42,7 +42,7 @@ class Resolutions:
         return request
 
     def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
-        outcomes.tell(self.state, request)
+        outcomes.notify(self.state, request)
         clients = self.state.clients
         recipients = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
         self.state.publish_to_some(recipients, request.thread, RESOLVED, message)

@@ -50,7 +50,7 @@ class ServerRequests:
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
-    def asked(self, line: bytes, message: UpstreamMessage) -> None:
+    def offer_new(self, line: bytes, message: UpstreamMessage) -> None:
         """Offer a new request of the app-server, unless it is a repetition."""
         state, upstream, method = self.state, bytes(message.id), message.method or ""
         if state.pending_requests.is_repetition(upstream):
@@ -357,7 +357,7 @@ class ServerRequests:
             request.shown_at.pop(client.id, None)
             if client.id in request.offered:
                 del request.offered[client.id]
-                self._asked_one_left(request, client)
+                self._offered_client_left(request, client)
             if request.ballot.owner is not None and request.ballot.owner.client == client.id:
                 self.voting.notify(request)
 
@@ -366,7 +366,7 @@ class ServerRequests:
         for request in self.state.pending_requests.pending():
             self.voting.device_ended(request, device)
 
-    def _asked_one_left(self, request: ServerRequest, client: Client) -> None:
+    def _offered_client_left(self, request: ServerRequest, client: Client) -> None:
         if request.answered:
             return
         if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:

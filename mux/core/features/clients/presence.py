@@ -74,21 +74,21 @@ class Presence:
     def _look(self) -> None:
         state = self.state
         self._due = NEVER
-        hearers = [client for client in self._aware.values() if _hears(client)]
-        if not hearers:
+        watchers = [client for client in self._aware.values() if _hears(client)]
+        if not watchers:
             self._sent.clear()
         elif state.now < self._not_before:
             self._due = self._not_before
             state.wake_at(self._due)
         else:
-            self._notify(hearers)
+            self._notify(watchers)
 
-    def _notify(self, hearers: list[Client]) -> None:
+    def _notify(self, watchers: list[Client]) -> None:
         state = self.state
         follows = state.threads.shown_follows
         picture = tuple((each.id, tuple(follows(each)), each.drove) for each in self._present())
-        recipients = tuple(each.id for each in hearers if self._sent.get(each.id) != picture)
-        self._sent = {each.id: picture for each in hearers}
+        recipients = tuple(each.id for each in watchers if self._sent.get(each.id) != picture)
+        self._sent = {each.id: picture for each in watchers}
         if recipients:
             message = jsonrpc.notification(PRESENCE, self.read())
             state.send_live(recipients, message, PRESENCE)
@@ -105,7 +105,7 @@ class Presence:
 
 
 def _hears(client: Client) -> bool:
-    return client.backlog is None and client.hears(PRESENCE)
+    return client.backlog is None and client.receives(PRESENCE)
 
 
 def _shown(client: Client, follows: list[str], now: float) -> extension.Present:

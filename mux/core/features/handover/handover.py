@@ -129,8 +129,8 @@ class Handover:
         for tools in kinds.all("tools", SavedTools):
             owners = {(space, tool): owner for space, tool, owner in tools.tools}
             state.tool_owners.restore(tools.thread, owners)
-        for asked in sorted(kinds.all("request", SavedServerRequest), key=lambda each: each.id):
-            self.server_requests.restore(asked)
+        for saved in sorted(kinds.all("request", SavedServerRequest), key=lambda each: each.id):
+            self.server_requests.restore(saved)
         for message in kinds.all("sent", SavedMessage):
             state.sent_messages.restore(message)
         queues = list(kinds.all("queue", SavedQueue))

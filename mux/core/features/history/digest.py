@@ -26,7 +26,7 @@ class Digests:
     state: State
     sweeps: JournalSweeps
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Begin the digest that a client asks for."""
         state, journal = self.state, self.state.journal
         try:

@@ -70,7 +70,7 @@ class ThreadFiles:
 
     # -- what is there -----------------------------------------------------------------------------
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """List a thread's files, or let one of them out."""
         try:
             if message.method == LIST:

@@ -42,11 +42,11 @@ class InboxRequests:
     host: str = ""
     """The machine's name, as people know it."""
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Answer ``mux/inbox`` or ``mux/usage``, or send the request for it upstream."""
         try:
             if message.method == "mux/usage":
-                self._tell_usage(client, message)
+                self._answer_usage(client, message)
                 return
             params = _params_decoder.decode(message.params)
         except msgspec.DecodeError as wrong:
@@ -118,7 +118,7 @@ class InboxRequests:
             self.changes.follow(client, threads, app_server)
         return page
 
-    def _tell_usage(self, client: Client, message: ClientMessage) -> None:
+    def _answer_usage(self, client: Client, message: ClientMessage) -> None:
         params = _usage_decoder.decode(message.params)
         ids = params.threadIds
         named = self.cards.cards.all() if ids is None else map(self.cards.cards.known, ids)

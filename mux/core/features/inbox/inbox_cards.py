@@ -36,7 +36,7 @@ class InboxCards:
     """Threads whose turn runs."""
     limits: dict[str, Fields] = attrs.field(factory=dict)
     """The account's limits by id. Updates are sparse: a null says nothing new."""
-    limits_told: int = 0
+    limits_version: int = 0
     """Counts the changes of ``limits``."""
 
     def observe(self, method: str, thread: str | None, line: bytes) -> str | None:
@@ -170,7 +170,7 @@ class InboxCards:
         after = limit | before | news
         if after != before and (name in self.limits or len(self.limits) < MOST_LIMITS):
             self.limits[name] = after
-            self.limits_told += 1
+            self.limits_version += 1
 
     def limits_read(self, line: bytes) -> None:
         """Take the limits that the app-server gave a client which asked."""
@@ -184,7 +184,7 @@ class InboxCards:
     def _account_changed(self) -> None:
         if self.limits:
             self.limits.clear()  # they were another's, perhaps
-            self.limits_told += 1
+            self.limits_version += 1
 
 
 MOST_LIMITS: Final = 64

@@ -102,7 +102,7 @@ class InboxChanges:
             for each in self.picture.waiting()
             if inbox_picture.is_for(each, scopes)
         }
-        follower.limits, follower.app_server = self.cards.limits_told, app_server
+        follower.limits, follower.app_server = self.cards.limits_version, app_server
         self._due = min(self._due, max(self._not_before, self.state.now + INTERVAL))
         self.state.wake_at(self._due)
 
@@ -164,7 +164,7 @@ class InboxChanges:
         return (
             state.pending_requests.changes,
             state.appserver.state,
-            self.cards.limits_told,
+            self.cards.limits_version,
             queues,
             self._votes(),
         )
@@ -181,13 +181,13 @@ class InboxChanges:
             self._due = self._not_before
             state.wake_at(self._due)
         else:
-            self._tell()
+            self._notify()
             streams = self.cards.running or any(each.owed for each in self.followers.values())
             self._due = max(state.now + INTERVAL, self._not_before) if streams else NEVER
             state.wake_at(self._due)
 
-    def _tell(self) -> None:
-        """Tell each follower what it hasn't been told."""
+    def _notify(self) -> None:
+        """Notify each follower of what changed since it was notified last."""
         self._seen = self._changes()
         counted = self._recount()
         changes, gone = self._compare(self._stirred(), counted)
@@ -205,8 +205,8 @@ class InboxChanges:
                 for key, sign in signs.items()
                 if inbox_picture.is_for(waiting[key], client.principal.scopes)
             }
-            update = self._telling(follower, may, changes, gone, app_server)
-            if update is not None and client.hears(CHANGED):
+            update = self._update_for(follower, may, changes, gone, app_server)
+            if update is not None and client.receives(CHANGED):
                 updates.setdefault(update, []).append(id)
         needs: dict[str, Need] = {}
         for update in updates:
@@ -258,7 +258,7 @@ class InboxChanges:
         follower.owed.update(ids)
         follower.had.difference_update(ids)
 
-    def _telling(
+    def _update_for(
         self,
         follower: _Follower,
         may: dict[str, Sign],
@@ -266,18 +266,18 @@ class InboxChanges:
         gone: set[str],
         app_server: InboxAppServer,
     ) -> _Update | None:
-        """Return what a follower is to be told, and note that it has been; None if nothing is."""
+        """Return what a follower is to be notified of, and note that it is; None if of nothing."""
         stirred = changes.keys() | follower.owed
         whole = frozenset(id for id in stirred if id in self._sent and id not in follower.had)
         lost = frozenset(id for id in gone | follower.owed if id not in self._sent)
         patched = any(changes.get(id) is not None for id in stirred if id in follower.had)
         news = tuple(key for key, sign in may.items() if follower.needs.get(key) != sign)
         over = tuple(key for key in follower.needs if key not in may)
-        limits = follower.limits != self.cards.limits_told
+        limits = follower.limits != self.cards.limits_version
         moved = follower.app_server != app_server
         follower.needs, follower.owed = may, set()
         follower.had = (follower.had | whole) - lost
-        follower.limits, follower.app_server = self.cards.limits_told, app_server
+        follower.limits, follower.app_server = self.cards.limits_version, app_server
         if not (whole or lost or patched or news or over or limits or moved):
             return None
         return _Update(news, over, whole, lost, limits, moved)

@@ -92,7 +92,7 @@ class Handshakes:
         state.threads.audience_changed()
         state.send(client.id, self._answer(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():
-            if client.hears(method):
+            if client.receives(method):
                 for line in lines:
                     state.send(client.id, line, method)
         named = {"name": params.clientInfo.name, "version": params.clientInfo.version}

@@ -201,7 +201,7 @@ class Recovery:
         for request in self.state.restart.held:
             self.client_requests.drop(request)
             self.client_requests.fail(request, jsonrpc.APP_SERVER_GONE, reason)
-        for client, origin in self.state.restart.asked:
+        for client, origin in self.state.restart.requests:
             if client in state.clients:
                 state.error(client, origin, jsonrpc.APP_SERVER_GONE, reason)
         state.restart.held.clear()
@@ -262,7 +262,7 @@ class Recovery:
         state.wake_at(state.now + state.limits.probe_interval)
         # Whoever asked for the restart is answered before the work that was held for it goes on.
         result = Restarted(state.appserver.generation, state.appserver.version)
-        for client, origin in self.state.restart.asked:
+        for client, origin in self.state.restart.requests:
             if client in state.clients:
                 state.answer(client, jsonrpc.result(origin, result), "mux/restart")
         state.restart.settled()
@@ -273,10 +273,10 @@ class Recovery:
 
     # ── a planned end ─────────────────────────────────────────────────────────────────────────
 
-    def asked_to_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
+    def plan_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
         """Plan a restart for a client, which is answered when the new life is ready."""
         restart = self.state.restart
-        restart.asked.append((client, origin))
+        restart.requests.append((client, origin))
         restart.at_once = restart.at_once or now
         if self.state.appserver.state is AppServerState.DOWN:
             self.state.appserver.ends.clear()
@@ -286,7 +286,7 @@ class Recovery:
 
     def holds(self, request: Request, thread: Thread | None) -> bool:
         """Hold the request back if it begins work that must wait for the restart; True if so."""
-        if not self.state.restart.asked or not request.rule.begins:
+        if not self.state.restart.requests or not request.rule.begins:
             return False
         if thread is not None and thread.running.turn is not None:
             return False  # the request joins a turn that runs, for which the restart waits anyway
@@ -324,7 +324,7 @@ class Recovery:
         """Stop the app-server for a planned restart, once that disturbs nobody."""
         ready = self.state.appserver.state is AppServerState.READY
         restart = self.state.restart
-        if restart.asked and ready and not restart.stopping and not self.waits_for():
+        if restart.requests and ready and not restart.stopping and not self.waits_for():
             restart.stopping = True
             self.state.out.append(StopUpstream())
 
@@ -334,13 +334,13 @@ class Recovery:
             return []
         state = self.state
         turns = sum(each.running.turn is not None for each in state.threads.known.values())
-        asked = sum(1 for _ in state.pending_requests.pending())
+        pending = sum(1 for _ in state.pending_requests.pending())
         processes = sum(
             claim.ended_by not in BEGUN_AGAIN for _, claim in state.scoped_ids.running()
         )
         reasons = {
             f"{turns} running turn(s)": turns,
-            f"{asked} server request(s)": asked,
+            f"{pending} server request(s)": pending,
             f"{processes} process(es)": processes,
             "requests in flight": state.scheduler.busy,
         }

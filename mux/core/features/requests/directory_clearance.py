@@ -63,7 +63,7 @@ class _Case:
     allow: Allow
     deny: Deny
     since: float
-    asked: list[Request] = attrs.field(factory=list)
+    reads: list[Request] = attrs.field(factory=list)
     """The broker's requests for it that the app-server hasn't answered."""
     host: Host | None = None
     """The host's configuration, once the app-server has returned it."""
@@ -210,23 +210,23 @@ class DirectoryClearance:
             return
         waiting, self.waits = self.waits, []
         for case in waiting:
-            case.asked.append(self.client_requests.ask_for_broker(CONFIG, {"includeLayers": False}))
+            case.reads.append(self.client_requests.ask_for_broker(CONFIG, {"includeLayers": False}))
             if case.thread is not None:
                 params = {"threadId": case.thread}
-                case.asked.append(self.client_requests.ask_for_broker(THREAD, params))
+                case.reads.append(self.client_requests.ask_for_broker(THREAD, params))
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request of ``refresh``; False if it is for none of them."""
-        cases = ((n, each) for n, each in self._cases.items() if request in each.asked)
+        cases = ((n, each) for n, each in self._cases.items() if request in each.reads)
         number, case = next(cases, (0, None))
         if case is None:
             return False
-        case.asked.remove(request)
+        case.reads.remove(request)
         if request.method == THREAD:
             case.home = None if failed else read_home(line)  # the request will fail, too
         else:
             case.host = None if failed else read_host(line)
-        if not case.asked:
+        if not case.reads:
             self._resolve(number, case)
         return True
 
@@ -303,8 +303,8 @@ class DirectoryClearance:
         for number, case in list(self._cases.items()):
             if down:
                 self._give_up(number, case, "the app-server is down")
-            elif case.asked:
-                case.asked.clear()
+            elif case.reads:
+                case.reads.clear()
                 self.waits.append(case)
 
     def on_timer(self) -> float:

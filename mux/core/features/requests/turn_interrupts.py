@@ -42,7 +42,7 @@ def is_late(state: State, request: Request) -> bool:
     line = jsonrpc.error(
         request.origin, jsonrpc.INVALID_REQUEST, _refusal(named.turnId, thread.running)
     )
-    audit_events.answered(state, request, line, failed=True)
+    audit_events.record_answer(state, request, line, failed=True)
     if request.client is not None:
         state.send(request.client, line, "error")
     return True

@@ -68,10 +68,10 @@ class LocalResumes:
         return True
 
     def _ask(self, reading: _Reading, method: str, params: dict[str, object]) -> None:
-        asked = self.client_requests.ask_for_broker(method, params)
-        self._waiting[asked.wire] = reading
+        request = self.client_requests.ask_for_broker(method, params)
+        self._waiting[request.wire] = reading
 
-    def asked(self, request: Request) -> bool:
+    def has_made(self, request: Request) -> bool:
         """Return whether the request was made here."""
         return request.wire in self._waiting
 

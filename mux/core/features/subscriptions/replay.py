@@ -69,7 +69,7 @@ class Replays:
         """Forget that the client's predecessor followed a thread which the client has left."""
         self.state.departed_clients.followed_before(client).pop(thread, None)
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Begin the replay that a client asks for, or refuse it."""
         wrong, params = None, None
         try:

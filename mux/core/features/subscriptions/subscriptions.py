@@ -125,7 +125,7 @@ class Subscriptions:
             # As if the client had been there: running items, then the server requests that wait.
             # The cursor is marked last, when the client has all of that.
             for method, line in thread.running.introduction() if new else ():
-                self._tell(client, method, line)
+                self._notify(client, method, line)
             self.server_requests.offer_pending(client, id)
             self.state.complete_joining(client)
             if new:
@@ -163,14 +163,14 @@ class Subscriptions:
         self._join(client, child.id)
         running = child.running
         if running.turn is not None and running.announced:
-            self._tell(client, "turn/started", running.started)
+            self._notify(client, "turn/started", running.started)
         for method, line in running.introduction():
-            self._tell(client, method, line)
+            self._notify(client, method, line)
         self.server_requests.offer_pending(client, child.id)
         self.state.complete_joining(client)
 
-    def _tell(self, client: Client, method: str, line: bytes | Rope) -> None:
-        if client.hears(method):
+    def _notify(self, client: Client, method: str, line: bytes | Rope) -> None:
+        if client.receives(method):
             self.state.send(client.id, line, method)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
@@ -228,13 +228,13 @@ class Subscriptions:
                 thread.usage = params
             return False
         client = self.state.clients.get(thread.usage_due.pop(0) or 0)
-        if client is not None and client.hears(USAGE):
+        if client is not None and client.receives(USAGE):
             self.state.send(client.id, line, USAGE)
         return True
 
     def on_timer(self) -> float:
         """Release and adopt threads whose time has come; returns when the next is due."""
-        return min(self._let_go_in_time(), self._adopt_unclaimed())
+        return min(self._release_in_time(), self._adopt_unclaimed())
 
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
@@ -321,19 +321,19 @@ class Subscriptions:
                 self.state.wake_at(thread.kept_until)
             self.state.release_candidates.add(thread.id)
 
-    def let_go(self) -> None:
+    def release_unused(self) -> None:
         """Release unused threads: those that lost a holder, and those that are only mentioned."""
         if self.state.threads.crowded:
             self.state.threads.forget(self._is_needed)
-        loose, self.state.release_candidates = self.state.release_candidates, set()
+        candidates, self.state.release_candidates = self.state.release_candidates, set()
         self.state.threads.joining += Counter()  # drops the zeros
         self.state.threads.beginning += Counter()
-        for id in loose:
+        for id in candidates:
             thread = self.state.threads.known.get(id)
             if thread is not None:
-                self._let_go(thread)
+                self._release(thread)
 
-    def _let_go(self, thread: Thread) -> None:
+    def _release(self, thread: Thread) -> None:
         """Give the subscription back once nobody follows and nothing runs or waits."""
         if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
@@ -344,7 +344,7 @@ class Subscriptions:
         """Return whether an unfollowed thread may yet be followed, or something of it waits."""
         return thread.id in self.state.unclaimed or self.state.is_held(thread)
 
-    def _let_go_in_time(self) -> float:
+    def _release_in_time(self) -> float:
         """Release threads whose time for a return is over; returns when the next one is due."""
         next_one = NEVER
         for thread in self.state.threads.kept():

@@ -28,7 +28,7 @@ class QueueRequests:
 
     state: State
 
-    def asked(self, client: Client, message: ClientMessage) -> None:
+    def handle(self, client: Client, message: ClientMessage) -> None:
         """Answer a ``mux/queue/…`` request."""
         match message.method:
             case "mux/queue/list":
@@ -108,12 +108,12 @@ def notify(
         "by": actor_named(actor),
     }
     message = jsonrpc.notification(QUEUE, queue.to_json(state.now) | {"change": change})
-    hearers = dict.fromkeys(state.threads.audience(queue.thread))
+    recipients = dict.fromkeys(state.threads.audience(queue.thread))
     if of is not None:
-        hearers[of.owner.client] = None
-    for id in hearers:
+        recipients[of.owner.client] = None
+    for id in recipients:
         client = state.clients.get(id)
-        wants = client is not None and client.knows_extension and client.hears(QUEUE)
+        wants = client is not None and client.knows_extension and client.receives(QUEUE)
         if client is not None and wants and "observe" in client.principal.scopes:
             state.send(id, message, QUEUE)
 

@@ -95,7 +95,7 @@ class SharedTitles:
 
     # ── requests for a turn ───────────────────────────────────────────────────────────────────
 
-    def asked(
+    def replay_for(
         self, client: Client, request: Request, params: bytes
     ) -> list[ReplayedMessage] | None:
         """Return what to send instead of running a private thread's turn; None: let it run.

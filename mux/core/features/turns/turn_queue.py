@@ -92,7 +92,7 @@ class TurnQueueing:
         elif self._running(thread) or self._is_active(thread):
             self._reject(request, thread)
         else:
-            audit_events.asked(self.state, client, request, message, "drive")
+            audit_events.record_request(self.state, client, request, message, "drive")
             self.state.undecided_turns.setdefault(thread, []).append(request)
         return True
 
@@ -200,7 +200,7 @@ class TurnQueueing:
 
     def _may_start(self, queue: TurnQueue) -> bool:
         ready = self.state.appserver.state is AppServerState.READY
-        return ready and not self.state.restart.asked and not self._is_busy(queue.thread)
+        return ready and not self.state.restart.requests and not self._is_busy(queue.thread)
 
     def _start(self, queue: TurnQueue) -> None:
         turn = queue.turns.popleft()
