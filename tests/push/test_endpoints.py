@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from mux.config import model
 from mux.push import endpoints as endpoints_module
 from mux.push.addresses import check, public
-from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, open_endpoints
+from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, configured, open_endpoints
 from mux.push.message import Push, PushError, fitting
 from mux.push.sender import Pushes
 from mux.storage import json_file
@@ -219,6 +219,33 @@ def test_what_a_service_said_is_shown_and_kept(tmp_path: Path) -> None:
     there.file.flush()
     again = open_endpoints(tmp_path, clock, (host,))
     assert [each.to_json() for each in again.all()[1:]] == [shown[made.id], shown[other.id]]
+
+
+def test_the_page_that_a_tap_opens_is_kept_and_none_is_not_written(tmp_path: Path) -> None:
+    """A version before knows no pages: it reads a file without any."""
+    there, page = open_endpoints(tmp_path, Clock()), "https://broker.example/"
+    there.add("phone", "webpush", BROWSER, "opaque", page)
+    there.add("tablet", "fcm", {"token": "y"}, "opaque")
+    written = json.loads((tmp_path / FILE).read_text())["endpoints"]
+    assert [each.get("navigate", "absent") for each in written] == [page, "absent"]
+    assert [each.navigate for each in open_endpoints(tmp_path, Clock()).all()] == [page, None]
+
+
+def test_the_hosts_own_endpoints_are_those_of_its_settings() -> None:
+    assert configured(model.Push(), 5.0) == ()
+    for half in (model.Ntfy(server="https://ntfy.sh"), model.Ntfy(topic="desk")):
+        assert configured(model.Push(ntfy=half), 5.0) == ()
+    settings = model.Push(
+        ntfy=model.Ntfy(server="https://ntfy.sh/", topic="desk", level="title"),
+        webhook=model.Webhook(url="https://hook.example/x", level="full"),
+        exec=model.Exec(command=("notify",), level="title"),
+    )
+    topic = {"server": "https://ntfy.sh", "topic": "desk"}
+    assert configured(settings, 5.0) == (
+        Endpoint("host-ntfy", "host", "ntfy", topic, "title", 5.0),
+        Endpoint("host-webhook", "host", "webhook", {}, "full", 5.0),
+        Endpoint("host-exec", "host", "exec", {}, "title", 5.0),
+    )
 
 
 def test_one_that_is_gone_goes_alone_and_for_good(tmp_path: Path) -> None:
