@@ -250,7 +250,7 @@ class Uploads:
 
     @contextmanager
     def _held(self, upload: Upload) -> Iterator[trio.CancelScope]:
-        """Have an upload to oneself, until another takes it over: then the scope is cancelled."""
+        """Hold an upload exclusively. The scope is cancelled when another connection takes over."""
         upload._free = trio.Event()
         upload._scope = trio.CancelScope()
         try:
