@@ -132,9 +132,16 @@ async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+LOCK = "lock"
+"""Stands in the place of an address for the lock of the state directory."""
+
+
 @attrs.define(eq=False, repr=False)
 class Sockets:
-    """The listening sockets that an earlier broker left, and those that the next one is left."""
+    """The listening sockets that an earlier broker left, and those that the next one is left.
+
+    The lock of the state directory goes the same way: nobody else gets it between two brokers.
+    """
 
     supervision: Supervision | None
     _left: dict[str, list[int]] = attrs.field(factory=dict)
@@ -166,6 +173,16 @@ class Sockets:
     def left(self, beginning: str) -> list[str]:
         """Return what an earlier broker asked for that begins so, and had a listener for."""
         return [name for name in self._left if self.has(name) and name.startswith(beginning)]
+
+    def lock(self) -> int | None:
+        """Return the descriptor of the state directory's lock that an earlier broker left."""
+        inherited = self._left.pop(LOCK, None)
+        return inherited[0] if inherited else None
+
+    def hold_lock(self, descriptor: int) -> None:
+        """Have the lock of the state directory held for the next broker."""
+        self._held[descriptor] = LOCK
+        self._tell()
 
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
