@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class Writer:
+class UploadWriter:
     """Appends bytes to a file, not past its announced length, and digests them."""
 
     path: Path

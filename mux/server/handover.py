@@ -42,7 +42,7 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
 
 
 @attrs.define(eq=False, repr=False)
-class Left:
+class InheritedState:
     """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
@@ -55,7 +55,7 @@ class Left:
 
 
 @attrs.define(eq=False, repr=False)
-class Kept:
+class KeptState:
     """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
@@ -64,7 +64,7 @@ class Kept:
     """No client number up to this one is used again."""
 
 
-def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None:
+def left_behind(supervision: Supervision | None, state_dir: Path) -> InheritedState | None:
     """Return what an earlier broker left; None if there is nothing, or it can't be gone on with.
 
     Blocks.
@@ -83,10 +83,10 @@ def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None
         supervision.trouble = f"what the broker before had saved can't be used: {failure}"
         log.error("a new app-server is started", why=supervision.trouble)
         return None
-    return Left(saved)
+    return InheritedState(saved)
 
 
-async def begin(supervision: Supervision, left: Left | None, store: Store) -> Kept:
+async def begin(supervision: Supervision, left: InheritedState | None, store: Store) -> KeptState:
     """Begin to keep state, and take over what an earlier broker left."""
     path = store.directory / broker_state.FILE
     if left is None:
@@ -95,7 +95,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
                 nursery.start_soon(supervision.run)
                 await end(supervision.take(supervision.left))
                 nursery.cancel_scope.cancel()
-        return Kept(BrokerState.begin(path, store, None), None, 0)
+        return KeptState(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
     state = BrokerState.begin(path, store, saved)
     running = supervision.left
@@ -109,7 +109,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0
     )
-    return Kept(state, inheritance, clients)
+    return KeptState(state, inheritance, clients)
 
 
 async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:

@@ -182,7 +182,7 @@ def _assemble(
     codex: Path,
     opened: list[Listener],
     supervision: Supervision | None,
-    kept: handover.Kept | None,
+    kept: handover.KeptState | None,
     *,
     authenticator: Authenticator,
     certificate: Certificate | None,
