@@ -23,6 +23,7 @@ from bench import (
     attaching,
     catchups,
     commands,
+    crowd,
     delays,
     fairness,
     features,
@@ -45,6 +46,7 @@ from bench.sides import prepare
 PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "turns": turns.measure,
     "real-pace": real_pace.measure,
+    "crowd": crowd.measure,
     "wire": wire.measure,
     "replays": replays.measure,
     "delays": delays.measure,

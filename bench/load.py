@@ -17,8 +17,10 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
+import select
 import selectors
 import socket
 import sys
@@ -260,6 +262,48 @@ def _new(buffer: bytearray, what: bytes, size: int) -> int:
     return buffer.count(what, 0, TAIL + size) - buffer.count(what, 0, TAIL)
 
 
+# --- Clients with a turn each ---------------------------------------------------------------------
+
+
+def crowd(url: str, token: str | None, clients: int, work: str, text: str) -> dict[str, Any]:
+    """So many clients, each with a thread, on which it begins a turn when stdin says a word.
+
+    ``deltas``: how many each has got when its turn ended.
+    """
+    connections = [attach(url, token) for _ in range(clients)]
+    threads = [_begun(connection, work) for connection in connections]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for connection, thread in zip(connections, threads, strict=True):
+        said = [{"type": "text", "text": text}]
+        send(connection, 3, "turn/start", {"threadId": thread, "input": said})
+    buffer = bytearray(TAIL + RECEIVE_BYTES)
+    space = memoryview(buffer)[TAIL:]
+    tails, deltas = [bytes(TAIL)] * clients, [0] * clients
+    done: set[int] = set()
+    for place in _readable(connections, done):
+        if place in done:
+            continue
+        size = connections[place].recv_into(space)
+        if not size:
+            raise EOFError(f"client {place} was cut after {deltas[place]} deltas")
+        buffer[:TAIL] = tails[place]
+        deltas[place] += buffer.count(DELTA, 0, TAIL + size)
+        if buffer.find(COMPLETED, 0, TAIL + size) >= 0:
+            done.add(place)
+        tails[place] = bytes(buffer[size : TAIL + size])
+    return {"deltas": deltas}
+
+
+def _begun(connection: socket.socket, work: str) -> str:
+    """The id of a thread that this client begins."""
+    answer = ask(connection, 2, "thread/start", {"cwd": work})
+    found = re.search(rb'"id":2,"result":\{"thread":\{"id":"([^"]+)"', answer)
+    if found is None:
+        raise RuntimeError(f"no thread in {answer[:500]!r}")
+    return found[1].decode()
+
+
 # --- Subscribers that look at the clock ----------------------------------------------------------
 
 
@@ -381,18 +425,24 @@ def _ask_once(connection: socket.socket, frame: bytes, answer: bytes) -> float:
 
 
 def paced(
-    url: str, token: str | None, *, seconds: float, pause: float, method: str, params: Any
+    url: str, token: str | None, *, seconds: float | None, pause: float, method: str, params: Any
 ) -> dict[str, Any]:
-    """One client that asks, waits for the answer, and pauses, as a person's program does."""
+    """One client that asks, waits for the answer, and pauses, as a person's program does.
+
+    ``seconds`` None: until stdin says a second word.
+    """
     connection = attach(url, token)
     _ask_in_turn([connection], WARM_UP, method, params)
     print("ready", flush=True)
     sys.stdin.readline()
     frame, answer, taken = framed(7, method, params), b'{"id":7,', list[float]()
-    end = time.monotonic() + seconds
+    end = math.inf if seconds is None else time.monotonic() + seconds
     while time.monotonic() < end:
         taken.append(_ask_once(connection, frame, answer))
-        time.sleep(pause)
+        if seconds is not None:
+            time.sleep(pause)
+        elif select.select([sys.stdin], [], [], pause)[0]:
+            break
     return {"asked": len(taken), **percentiles(taken)}
 
 
@@ -590,7 +640,7 @@ def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
 
 JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     job.__name__: job
-    for job in (count, latency, requests, paced, flood, attack, upload, resume, idle)
+    for job in (count, crowd, latency, requests, paced, flood, attack, upload, resume, idle)
 }
 
 

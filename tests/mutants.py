@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,10 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
+
+MEMORY: Final = 4 * 1024**3
+"""Bytes of address space that a process may have: ten times what the tests need. A fault that loops
+and keeps what it makes would have the whole machine wait for memory."""
 
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.requests": ("tests/access/test_requests.py",),
@@ -211,6 +216,7 @@ def main() -> None:
     chosen = sys.argv[1:] or list(GUARDED)
     if unknown := [module for module in chosen if module not in GUARDED]:
         sys.exit(f"no such module: {', '.join(unknown)}; there are: {', '.join(GUARDED)}")
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # of mutmut and its tests, too
     found = 0
     for module in chosen:
         print(f"== {module}", flush=True)  # noqa: T201

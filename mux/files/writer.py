@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class Writer:
+class UploadWriter:
     """Appends bytes to a file, not past its announced length, and digests them."""
 
     path: Path
@@ -98,7 +98,7 @@ class Writer:
 
 
 def refused_by_disk(failure: OSError) -> UploadError:
-    """Return the error for a disk that doesn't take it."""
+    """Return the error for a disk that refuses the data."""
     log.warning("an upload can't be written", error=failure.strerror)
     return UploadError(
         NO_ROOM, f"the host's disk doesn't take it ({failure.strerror}): go on later"

@@ -25,7 +25,7 @@ import trio
 
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.protocol.directories import Place, around
+from mux.core.protocol.directories import ResolvedPath, around
 
 DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""
@@ -105,11 +105,11 @@ class Directories:
         """Resolve the queued requests until cancelled."""
         async with trio.open_nursery() as nursery:
             async for command in self._queue[1]:
-                nursery.start_soon(self._look, command)
+                nursery.start_soon(self._resolve, command)
 
-    async def _look(self, command: Resolve) -> None:
+    async def _resolve(self, command: Resolve) -> None:
         look = partial(places, command.paths, tuple(self.listed), self.own)
-        resolved: tuple[Place | None, ...] = (None,) * len(command.paths)
+        resolved: tuple[ResolvedPath | None, ...] = (None,) * len(command.paths)
         with trio.move_on_after(DEADLINE) as deadline:
             resolved = await trio.to_thread.run_sync(
                 look, abandon_on_cancel=True, limiter=self._limiter
@@ -119,7 +119,9 @@ class Directories:
         self.tell(Resolved(command.case, resolved))
 
 
-def places(paths: Sequence[str], listed: Sequence[str], own: str) -> tuple[Place | None, ...]:
+def places(
+    paths: Sequence[str], listed: Sequence[str], own: str
+) -> tuple[ResolvedPath | None, ...]:
     """Resolve each path, relative to ``own``; None for a path that can't be judged.
 
     An empty path is ``own`` itself.
@@ -133,14 +135,14 @@ def _expanded(path: str) -> Path:
     return Path(path).expanduser()
 
 
-def _place(path: str, listed: Sequence[Listed], own: str) -> Place | None:
+def _place(path: str, listed: Sequence[Listed], own: str) -> ResolvedPath | None:
     try:
         real = _true_name(os.path.realpath(Path(own) / _expanded(path)))
         real.encode()  # a path that isn't UTF-8 can't be put into JSON
     except (OSError, ValueError, RuntimeError):
         return None
     matched = [each for each in around(real) if any(entry.matches(each) for entry in listed)]
-    return Place(real, listed=real in matched, within=bool(matched))
+    return ResolvedPath(real, listed=real in matched, within=bool(matched))
 
 
 def _true_name(path: str) -> str:

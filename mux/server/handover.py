@@ -42,7 +42,7 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
 
 
 @attrs.define(eq=False, repr=False)
-class Left:
+class InheritedState:
     """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
@@ -55,7 +55,7 @@ class Left:
 
 
 @attrs.define(eq=False, repr=False)
-class Kept:
+class KeptState:
     """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
@@ -64,7 +64,7 @@ class Kept:
     """No client number up to this one is used again."""
 
 
-def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None:
+def left_behind(supervision: Supervision | None, state_dir: Path) -> InheritedState | None:
     """Return what an earlier broker left; None if there is nothing, or it can't be gone on with.
 
     Blocks.
@@ -83,10 +83,10 @@ def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None
         supervision.trouble = f"what the broker before had saved can't be used: {failure}"
         log.error("a new app-server is started", why=supervision.trouble)
         return None
-    return Left(saved)
+    return InheritedState(saved)
 
 
-async def begin(supervision: Supervision, left: Left | None, store: Store) -> Kept:
+async def begin(supervision: Supervision, left: InheritedState | None, store: Store) -> KeptState:
     """Begin to keep state, and take over what an earlier broker left."""
     path = store.directory / broker_state.FILE
     if left is None:
@@ -95,7 +95,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
                 nursery.start_soon(supervision.run)
                 await end(supervision.take(supervision.left))
                 nursery.cancel_scope.cancel()
-        return Kept(BrokerState.begin(path, store, None), None, 0)
+        return KeptState(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
     state = BrokerState.begin(path, store, saved)
     running = supervision.left
@@ -109,7 +109,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0
     )
-    return Kept(state, inheritance, clients)
+    return KeptState(state, inheritance, clients)
 
 
 async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
@@ -132,9 +132,16 @@ async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+LOCK = "lock"
+"""Stands in the place of an address for the lock of the state directory."""
+
+
 @attrs.define(eq=False, repr=False)
 class Sockets:
-    """The listening sockets that an earlier broker left, and those that the next one is left."""
+    """The listening sockets that an earlier broker left, and those that the next one is left.
+
+    The lock of the state directory goes the same way: nobody else gets it between two brokers.
+    """
 
     supervision: Supervision | None
     _left: dict[str, list[int]] = attrs.field(factory=dict)
@@ -167,15 +174,25 @@ class Sockets:
         """Return what an earlier broker asked for that begins so, and had a listener for."""
         return [name for name in self._left if self.has(name) and name.startswith(beginning)]
 
+    def lock(self) -> int | None:
+        """Return the descriptor of the state directory's lock that an earlier broker left."""
+        inherited = self._left.pop(LOCK, None)
+        return inherited[0] if inherited else None
+
+    def hold_lock(self, descriptor: int) -> None:
+        """Have the lock of the state directory held for the next broker."""
+        self._held[descriptor] = LOCK
+        self._report()
+
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
         self._held[opened.listening.socket.fileno()] = name
-        self._tell()
+        self._report()
 
     def release(self, opened: Listener) -> None:
         """Have a listener held no longer. Call it before the listener is closed."""
         self._held.pop(opened.listening.socket.fileno(), None)
-        self._tell()
+        self._report()
 
     def let_go(self) -> None:
         """Close what nobody has gone on with, and tell the supervisor what to hold."""
@@ -184,8 +201,8 @@ class Sockets:
                 os.close(descriptor)
         self._left.clear()
         self._settled = True
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._settled and self.supervision is not None:
             self.supervision.hold([(name, each) for each, name in self._held.items()])
