@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from mux.config.model import FLAGS, NOT_GREATER, Leaf, bounds, leaves, tables
+from mux.config.bounds import NOT_GREATER
+from mux.config.model import FLAGS, Leaf, bounds, leaves, tables
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "settings.md"
 

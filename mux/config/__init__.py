@@ -1,6 +1,6 @@
 """Settings: their classes, how they are loaded, and where things are found.
 
-Read ``model`` first: every setting with its reason. ``load`` takes flags, variables, the file and
+Read ``model`` first: every setting with its reason, and ``bounds``. ``load`` takes flags, variables, the file and
 the defaults, and says where each value comes from; ``values`` checks each, ``approval_rules`` the
 policies. ``addresses`` reads a ``--listen`` URL, ``proxies`` the trusted ones, ``locate`` finds the
 broker's socket, ``codex_binary`` the codex binary and its home.

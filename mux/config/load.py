@@ -18,11 +18,11 @@ import msgspec
 import platformdirs
 
 from mux.config import approval_rules
+from mux.config.bounds import NOT_GREATER
 from mux.config.model import (
     APP_NAME,
     ENV_PREFIX,
     FLAGS,
-    NOT_GREATER,
     Config,
     Leaf,
     leaves,
