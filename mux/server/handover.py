@@ -18,6 +18,7 @@ import trio
 
 from mux.config.addresses import Address
 from mux.core.events import UpstreamHandedOver
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state import durable
 from mux.downstream import listener
@@ -41,8 +42,7 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
     """Keep nothing: there is no supervisor, so no next broker."""
 
 
-@attrs.define(eq=False, repr=False)
-class Left:
+class Left(Part):
     """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
@@ -54,8 +54,7 @@ class Left:
         return Rest(epoch, self.saved.entries)
 
 
-@attrs.define(eq=False, repr=False)
-class Kept:
+class Kept(Part):
     """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
