@@ -208,7 +208,7 @@ class Pairing(Part):
         ticket.outcome = Outcome.PAIRED
         ticket.ended.set()
         if ticket.browser is not None:  # it has all that it needs: its key
-            self._tell_paired(ticket, ticket.device)
+            self._notify_paired(ticket, ticket.device)
 
     def _enter(self, ticket: PairingTicket) -> Device:
         grant, browser = ticket.grant, ticket.browser
@@ -227,7 +227,7 @@ class Pairing(Part):
         if delivered:
             # Recorded and notified only now: until the device has its token, it isn't paired.
             ticket.token = ""
-            self._tell_paired(ticket, ticket.device)
+            self._notify_paired(ticket, ticket.device)
         else:
             self._lost(ticket)
 
@@ -256,7 +256,7 @@ class Pairing(Part):
             self._record("device/refused", ticket, why=outcome.value)
             self._notify_end(ticket)
 
-    def _tell_paired(self, ticket: PairingTicket, device: Device) -> None:
+    def _notify_paired(self, ticket: PairingTicket, device: Device) -> None:
         self._record("device/paired", ticket, scopes=sorted(device.scopes))
         self._notify_end(ticket)
 

@@ -135,7 +135,7 @@ def answer(state_dir: Path, id: str | None, word: Word, *, yes: bool, as_json: b
 
 
 def _only(waits: list[Json], word: Word) -> Json | None:
-    """Return the only approval that waits; else say what there is."""
+    """Return the only approval that waits. Print what there is if there are none or several."""
     if len(waits) == 1:
         return waits[0]
     if not waits:

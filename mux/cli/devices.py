@@ -74,7 +74,7 @@ def revoke(
         click.echo("there is no device to revoke")
     for name in named:
         done = ask(state_dir, "mux/devices/revoke", name=name)
-        _tell(done, f'revoked "{done["name"]}"; {_closed(done["closed"])}', as_json=as_json)
+        _print_done(done, f'revoked "{done["name"]}"; {_closed(done["closed"])}', as_json=as_json)
 
 
 def _all_but(state_dir: Path, but: tuple[str, ...]) -> list[str]:
@@ -100,7 +100,7 @@ def _key(name: str) -> str:
 def rename(state_dir: Path, name: str, to: str, as_json: bool) -> None:
     """Give a device another name; its connections stay."""
     done = ask(state_dir, "mux/devices/rename", name=name, to=to)
-    _tell(done, f'"{name}" is now "{done["name"]}"', as_json=as_json)
+    _print_done(done, f'"{name}" is now "{done["name"]}"', as_json=as_json)
 
 
 @devices.command(name="scope", epilog=_CHANGES)
@@ -112,7 +112,7 @@ def limit(state_dir: Path, name: str, scopes: tuple[tuple[str, ...], ...], as_js
     """Give a device other scopes, at once: it reconnects with them."""
     done = ask(state_dir, "mux/devices/scope", name=name, scopes=list(Scopes.flat(scopes)))
     may = f'"{done["name"]}" may {", ".join(done["scopes"])}; {_closed(done["closed"])}'
-    _tell(done, may, as_json=as_json)
+    _print_done(done, may, as_json=as_json)
 
 
 def show(state_dir: Path, as_json: bool) -> int:
@@ -133,7 +133,7 @@ def ask(state_dir: Path, method: str, **params: Any) -> Json:
     return broker.ask(broker.urls(state_dir), method, params)
 
 
-def _tell(done: Json, text: str, *, as_json: bool) -> None:
+def _print_done(done: Json, text: str, *, as_json: bool) -> None:
     """Print what was done: for programs an object a line."""
     click.echo(json.dumps(done) if as_json else visible(text))
 

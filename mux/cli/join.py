@@ -55,7 +55,7 @@ class Link:
 
     @property
     def http(self) -> str:
-        """The same place, for a plain request."""
+        """The broker's URL for plain HTTP requests."""
         return re.sub(r"\Aws", "http", self.url)
 
 

@@ -268,8 +268,8 @@ async def _pair(broker: Client, spec: PairingSpec, place: PhoneAddress) -> None:
     uri = invitation.pair_uri(place, begun["ticket"])
     spec.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
     minutes = begun["expiresInSeconds"] / 60
-    _tell(spec, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
-    _tell_terms(spec, place, open_door=begun["openDoor"])
+    _print_link(spec, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
+    _print_terms(spec, place, open_door=begun["openDoor"])
     await _picture(spec, uri)
     await decide(broker, await await_device(broker, begun), yes=spec.yes, report=spec.report)
 
@@ -296,33 +296,33 @@ async def _pair_browser(broker: Client, spec: PairingSpec, listeners: list[Phone
         "expiresInSeconds": begun["expiresInSeconds"],
     })  # fmt: skip
     minutes = begun["expiresInSeconds"] / 60
-    _tell(
+    _print_link(
         spec,
         link,
         f"Open the link within {minutes:.0f} minutes; or type {letters[:4]} {letters[4:]} in the"
         " installed page.",
     )
-    _tell_terms(spec, None, open_door=begun["openDoor"])
+    _print_terms(spec, None, open_door=begun["openDoor"])
     if invitation.is_loopback(origin):
-        _say(
+        _print(
             spec,
             "Note: this link opens in this machine's browsers alone. A phone needs the page over"
             f" https (`appmux tailnet enable`, or {documents.page('remote')}); an app is paired by"
             " `--app`.",
         )
     elif not origin.startswith("https://"):
-        _say(spec, "Note: browsers make no keys over plain http. Use https, or `--app`.")
+        _print(spec, "Note: browsers make no keys over plain http. Use https, or `--app`.")
     await _picture(spec, link)
     await decide(broker, await await_device(broker, begun), yes=spec.yes, report=spec.report)
 
 
-def _tell(spec: PairingSpec, link: str, how: str) -> None:
+def _print_link(spec: PairingSpec, link: str, how: str) -> None:
     """Print the link; alone on stdout, if that was wished."""
     click.echo(link if spec.url_only else f"\n{link}\n")
-    _say(spec, how)
+    _print(spec, how)
 
 
-def _say(spec: PairingSpec, text: str) -> None:
+def _print(spec: PairingSpec, text: str) -> None:
     output.say(text, err=spec.url_only)
 
 
@@ -330,18 +330,18 @@ async def _picture(spec: PairingSpec, link: str) -> None:
     """Draw the link, last: so it stands whole at the window's lower end."""
     if spec.png is not None:
         await trio.to_thread.run_sync(qr_code.write_png, link, spec.png)
-        _say(spec, f"The QR code is in {spec.png}.")
+        _print(spec, f"The QR code is in {spec.png}.")
     elif not spec.url_only:
         qr_code.show(link)
 
 
-def _tell_terms(spec: PairingSpec, place: PhoneAddress | None, *, open_door: bool) -> None:
+def _print_terms(spec: PairingSpec, place: PhoneAddress | None, *, open_door: bool) -> None:
     until = "until it is revoked" if spec.seconds is None else f"for {span(spec.seconds)}"
-    _say(spec, f"It may {', '.join(spec.scopes)}, {until}.")
+    _print(spec, f"It may {', '.join(spec.scopes)}, {until}.")
     if place is not None and place.loopback:
-        _say(spec, f"Note: {place} is reached from this machine alone.")
+        _print(spec, f"Note: {place} is reached from this machine alone.")
     if open_door:
-        _say(
+        _print(
             spec,
             "Note: this broker lets in whoever reaches its port, even without a token;"
             " `--ws-auth device-token` lets in paired devices alone.",
@@ -355,13 +355,13 @@ async def _novascale(broker: Client, spec: PairingSpec, place: PhoneAddress) -> 
     made = await broker.request("mux/devices/add", spec.params())
     uri = invitation.novascale_uri(place, socket.gethostname(), made["token"])
     spec.report({"event": "paired", "name": made["name"], "uri": uri})
-    _tell(
+    _print_link(
         spec,
         uri,
         "Scan it in the NovaScale app. It holds the token itself: whoever sees it is let in, until"
         f' `appmux devices revoke "{made["name"]}"`.',
     )
-    _tell_terms(spec, place, open_door=False)
+    _print_terms(spec, place, open_door=False)
     await _picture(spec, uri)
 
 

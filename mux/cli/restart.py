@@ -86,7 +86,7 @@ async def renew(config: Config) -> tuple[int, Json]:
             except (ClientError, state_dir.StateDirError):
                 broker = None
             if broker is not None and broker["pid"] != before:
-                _say(f"appmux {broker['version']} runs, pid {broker['pid']}; codex has run on")
+                _print(f"appmux {broker['version']} runs, pid {broker['pid']}; codex has run on")
                 return 0, {"broker": broker}
             await trio.sleep(RENEWED_LOOK)
     raise ClientError("no other broker has come up; its log says why")
@@ -107,7 +107,7 @@ async def run(config: Config, now: bool) -> tuple[int, Json | None]:
         ):
             nursery.start_soon(outcome.interrupt, signals, nursery.cancel_scope)
             nursery.start_soon(outcome.wait, asking, now, nursery.cancel_scope)
-            nursery.start_soon(_tell_what_it_waits_for, looking)
+            nursery.start_soon(_print_waits, looking)
     return outcome.end(), outcome.answer
 
 
@@ -133,16 +133,16 @@ class _Outcome:
         """Print the result, and return the exit status."""
         if self.answer is not None:
             version, generation = self.answer["version"] or "?", self.answer["generation"]
-            _say(f"codex {version} runs, as generation {generation} of the app-server")
+            _print(f"codex {version} runs, as generation {generation} of the app-server")
             return 0
         if self.failure is not None:
             outcome = "`appmux status` shows what the app-server said last"
             raise ClientError(f"the restart failed: {self.failure}; {outcome}")
-        _say("not waiting any more; the restart still happens once nothing runs")
+        _print("not waiting any more; the restart still happens once nothing runs")
         return INTERRUPTED
 
 
-async def _tell_what_it_waits_for(looking: Client) -> None:
+async def _print_waits(looking: Client) -> None:
     """Print what the restart waits for, whenever that changes, until cancelled."""
     before = ""
     while True:
@@ -150,11 +150,11 @@ async def _tell_what_it_waits_for(looking: Client) -> None:
         looking.inbox.clear()  # nobody reads it, and the wait may be long
         words = f"waiting for {', '.join(waits)}" if (waits := server["restartWaitsFor"]) else ""
         if words and words != before:
-            _say(words)
+            _print(words)
         before = words
         await trio.sleep(LOOK_SECONDS)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()  # stdout may be a pipe that somebody watches

@@ -101,7 +101,7 @@ def say(
         if directory is None:
             watch.join(connection, card["id"], 0)
         brought = _bring(urls, files, card["id"], quiet=as_json)
-        outcome = _start(connection, card, [_said(message), *brought], if_busy or "reject")
+        outcome = _start(connection, card, [_text_input(message), *brought], if_busy or "reject")
         if not wait:
             click.echo(json.dumps(outcome, indent=2) if as_json else _outcome(outcome, card))
             return
@@ -117,7 +117,7 @@ def _text(words: tuple[str, ...]) -> str:
     return text
 
 
-def _said(text: str) -> Json:
+def _text_input(text: str) -> Json:
     return {"type": "text", "text": text, "text_elements": []}
 
 

@@ -95,7 +95,7 @@ def _set_up(
         codex = ours.codex_of_service(settled, os.environ)
         if not no_start and not dry_run:
             _require(where)
-    _tell_of_codex(codex, codex_home(os.environ), os.environ)
+    _print_codex(codex, codex_home(os.environ), os.environ)
     ask = not yes and not dry_run
     vanilla = None if where is None else _offer_to_take(where, ask=ask, no_start=no_start)
     plan = setting_up.plan(
@@ -108,7 +108,7 @@ def _set_up(
         allow_sudo=allow_sudo,
         taking_over=take_over and not no_start,
     )
-    _tell_plan(plan, whole=dry_run or not yes)
+    _print_plan(plan, whole=dry_run or not yes)
     exposed.ask(plan, yes=yes, dry_run=dry_run)
     done |= {"url": plan.url, "steps": [steps.describe(step) for step in plan.steps], "done": False}
     node, done["https"] = tailnet_command.offered(plan.config, https=https, ask=ask)
@@ -129,13 +129,13 @@ def _set_up(
     if where is None:
         click.echo("done. Run it: appmux serve\nand pair a phone meanwhile: appmux pair")
         return
-    _tell_end(plan, where, started=not no_start)
+    _print_end(plan, where, started=not no_start)
     if offer_to_pair and not no_start and (plan.vanilla is None or secure):
         _offer_first_phone(plan.config, plan.url, ask=not yes, secure=secure)
 
 
 def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
-    """Have https served; return whether it is. What keeps it from that is said, and isn't fatal."""
+    """Switch https on; return whether it is served. A failure is printed, and isn't fatal."""
     click.echo("have a certificate made (the first one may take half a minute)")
     try:
         shown = tailnet_command.switch_on(plan.config, node.name)
@@ -146,7 +146,7 @@ def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
         click.echo("https: the broker gets the certificate when it starts")
         return False
     done["https"] = shown
-    tailnet_command.tell(shown)
+    tailnet_command.show(shown)
     return bool(shown["url"])
 
 
@@ -170,7 +170,7 @@ def _require(where: Supervisor) -> None:
         raise ours.ServiceError(f"{failure}; {WITHOUT}") from None
 
 
-def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
+def _print_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
     login = codex_login.look(codex, home, environ, environment_file())
     click.echo(f"  {login.words}" + (f": {login.remedy}" if login.remedy else ""))
@@ -215,7 +215,7 @@ def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
     return str(click.prompt("Address where phones connect", default=suggested))
 
 
-def _tell_plan(plan: Plan, *, whole: bool) -> None:
+def _print_plan(plan: Plan, *, whole: bool) -> None:
     click.echo(f"phones connect to {plan.url}\n")
     units = {place.path for place in plan.places}  # `service print` shows them, with their comments
     for step in plan.steps if whole else ():
@@ -227,7 +227,7 @@ def _tell_plan(plan: Plan, *, whole: bool) -> None:
         click.echo("".join(f"    {line}\n" for line in plan.missing))
 
 
-def _tell_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
+def _print_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
     if not started:
         click.echo("done; it starts with your next login, or by `appmux service install`")
         return

@@ -69,7 +69,7 @@ def alone() -> int:
 def run(state_dir: Path, *, everything: bool = False, as_json: bool = False) -> int:
     """Print the report, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
     with broker.connected(broker.urls(state_dir)) as connection:
-        report = look(connection)
+        report = fetch_report(connection)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 0
@@ -78,7 +78,7 @@ def run(state_dir: Path, *, everything: bool = False, as_json: bool = False) -> 
     return 0
 
 
-def look(connection: Broker) -> Json:
+def fetch_report(connection: Broker) -> Json:
     """Return the broker's report, with the place of each client's process, and what waits."""
     report = connection.request("mux/status")
     report["approvals"] = connection.request("mux/approvals/list")["approvals"]
@@ -114,7 +114,7 @@ def follow(state_dir: Path, *, everything: bool, as_json: bool) -> int:
                 try:
                     with broker.connected(broker.urls(state_dir)) as connection:
                         while True:
-                            shows.show(look(connection), everything)
+                            shows.show(fetch_report(connection), everything)
                             time.sleep(LOOK_SECONDS)
                 except (AppmuxError, BrokerError) as failure:
                     shows.lost(str(failure))

@@ -50,9 +50,9 @@ def status(as_json: bool, config_file: Path | None, state_dir: Path | None) -> N
     """Show whether https is on, by which name, until when, and what is in the way."""
     config = of_broker(config_file, state_dir)
     with outcome(as_json) as done:
-        shown = look(config)
+        shown = fetch_status(config)
         done.update(shown)
-        tell(shown)
+        show(shown)
     sys.exit(1 if shown["enabled"] and shown["trouble"] else 0)
 
 
@@ -72,7 +72,7 @@ def enable(yes: bool, as_json: bool, config_file: Path | None, state_dir: Path |
         if shown is None:
             click.echo("on: the broker gets the certificate when it starts (`appmux serve`)")
         else:
-            tell(shown)
+            show(shown)
     sys.exit(0 if shown is None or shown["url"] else 1)
 
 
@@ -93,8 +93,8 @@ def disable(as_json: bool, config_file: Path | None, state_dir: Path | None) -> 
 # -- asking ----------------------------------------------------------------------------------------
 
 
-def look(config: Config) -> Json:
-    """Return how https is, as the broker shows it, or as it would be with one."""
+def fetch_status(config: Config) -> Json:
+    """Return the status of https: the broker's, or the one that a broker would have."""
     shown = _ask(config, "mux/tailnet/read")
     if shown is not None:
         return shown
@@ -153,7 +153,7 @@ def page(name: str, config: Config) -> str:
 
 
 def explain(node: Node, config: Config) -> None:
-    """Say what a yes means."""
+    """Print what it means to switch https on."""
     click.echo(
         f"A phone's browser needs https. Tailscale can get a certificate for {node.name}, and the"
         f" page is at {page(node.name, config)} then.\n"
@@ -163,8 +163,8 @@ def explain(node: Node, config: Config) -> None:
     )
 
 
-def tell(shown: Json) -> None:
-    """Say how https is."""
+def show(shown: Json) -> None:
+    """Print the status of https."""
     if shown["url"]:
         addresses = ", ".join(shown["addresses"])
         until = day(shown["certificateUntil"])

@@ -136,7 +136,7 @@ class NotificationRouter:
         # After the line is published: this may change who follows the thread, and what is sent
         # because of the line (withdrawn approvals, queued turns) comes behind it.
         if thread is not None and message.params is not None:
-            self._note(thread, method, message.params, line)
+            self._apply(thread, method, message.params, line)
         if thread in state.title_turns.running:  # the copies come behind the original
             self.retell(self.parts.shared_titles.observe(thread, method, line))
 
@@ -206,7 +206,7 @@ class NotificationRouter:
         if client is not None and method not in client.opted_out:
             self.parts.state.send(owner, own_line, method)
 
-    def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
+    def _apply(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
         """Apply to the thread's state what the notification changes."""
         self.parts.state.threads.apply(thread, method, params, line)
         if method == "thread/status/changed":

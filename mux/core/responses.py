@@ -114,7 +114,7 @@ class ResponseRouter(Part):
         )
         if client is not None:
             if request.notifies_steered and not failed:
-                line = _telling_steered(line, steered=steered)
+                line = _with_steered(line, steered=steered)
             answer = _with_id(request, line, long)
             self.parts.state.answer(client.id, answer, request.method)
         # From here on everything comes behind the answer. Repeats of the request get the answer
@@ -276,7 +276,7 @@ def _may_see_all(client: Client | None) -> bool:
     return client is not None and "admin" in client.principal.scopes
 
 
-def _telling_steered(line: bytes, *, steered: bool) -> bytes:
+def _with_steered(line: bytes, *, steered: bool) -> bytes:
     """Return the answer to a ``turn/start`` with ``steered`` in it, which natively isn't there."""
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}

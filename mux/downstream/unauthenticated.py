@@ -131,7 +131,7 @@ class Unauthenticated(Part):
         Return whether there was one. Logged either way.
         """
         self.refused += 1
-        self._tell(reason)
+        self._log_refusal(reason)
         for place in self._places:
             if not place.has_request and key in (None, place.network):
                 self.known(place)
@@ -139,7 +139,7 @@ class Unauthenticated(Part):
                 return True
         return False
 
-    def _tell(self, reason: str) -> None:
+    def _log_refusal(self, reason: str) -> None:
         self._untold += 1
         now = trio.current_time()
         if now >= self._told_at + TOLD_EVERY:

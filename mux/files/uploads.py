@@ -251,7 +251,7 @@ class Uploads(Part):
 
     @contextmanager
     def _held(self, upload: Upload) -> Iterator[trio.CancelScope]:
-        """Have an upload to oneself, until another takes it over: then the scope is cancelled."""
+        """Hold an upload exclusively. The scope is cancelled when another connection takes over."""
         upload._free = trio.Event()
         upload._scope = trio.CancelScope()
         try:

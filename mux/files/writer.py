@@ -97,7 +97,7 @@ class Writer(Part):
 
 
 def refused_by_disk(failure: OSError) -> UploadError:
-    """Return the error for a disk that doesn't take it."""
+    """Return the error for a disk that refuses the data."""
     log.warning("an upload can't be written", error=failure.strerror)
     return UploadError(
         NO_ROOM, f"the host's disk doesn't take it ({failure.strerror}): go on later"

@@ -106,9 +106,9 @@ class Directories(Part):
         """Resolve the queued requests until cancelled."""
         async with trio.open_nursery() as nursery:
             async for command in self._queue[1]:
-                nursery.start_soon(self._look, command)
+                nursery.start_soon(self._resolve, command)
 
-    async def _look(self, command: Resolve) -> None:
+    async def _resolve(self, command: Resolve) -> None:
         look = partial(places, command.paths, tuple(self.listed), self.own)
         resolved: tuple[Place | None, ...] = (None,) * len(command.paths)
         with trio.move_on_after(DEADLINE) as deadline:

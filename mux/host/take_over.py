@@ -58,7 +58,7 @@ async def refusal(path: Path, owner: SocketOwner) -> TakeOverError:
     text = f"{owner} listens there"
     try:
         async with connect(f"unix://{path}") as client:
-            text += f"; {await _introduced(client)}, {await _look(client)}"
+            text += f"; {await _introduced(client)}, {await _examine(client)}"
     except ClientError as failure:
         text += f"; it can't be asked what runs in it ({failure})"
     way = "`appmux serve --take-over` asks it to stop once nothing runs in it, and takes its place"
@@ -69,7 +69,7 @@ async def refusal(path: Path, owner: SocketOwner) -> TakeOverError:
 
 
 @attrs.frozen
-class _Look:
+class _Examined:
     """The loaded threads of an app-server at one moment."""
 
     loaded: int
@@ -96,7 +96,7 @@ async def _introduced(client: Client) -> str:
     return f"codex {agent['version']}" if agent else "of an unknown version"
 
 
-async def _look(client: Client) -> _Look:
+async def _examine(client: Client) -> _Examined:
     """Examine the app-server's threads. Raises ``ClientError``."""
     busy, background = {}, 0
     with _in_time():
@@ -110,7 +110,7 @@ async def _look(client: Client) -> _Look:
             terminals = await _of_thread(client, "thread/backgroundTerminals/list", id)
             background += len(terminals["data"]) if terminals is not None else 0
     client.inbox.clear()  # the app-server may be examined for hours
-    return _Look(len(loaded), busy, background)
+    return _Examined(len(loaded), busy, background)
 
 
 async def _of_thread(client: Client, method: str, id: str) -> Json | None:
@@ -183,7 +183,7 @@ class _Taking:
     _lock: StartupLock | None = None
     _asked: SocketOwner | None = None
     """The app-server that was asked to stop, if any was."""
-    _seen: _Look | None = None
+    _seen: _Examined | None = None
     _done: bool = False
     _interrupted: bool = False
 
@@ -247,8 +247,8 @@ class _Taking:
                 # What runs in it can't be known, so it can't be asked to stop.
                 raise TakeOverError(in_use(self.path, f"{owner}: {failure}; stop it")) from failure
 
-    async def _looked(self, client: Client) -> _Look:
-        seen = await _look(client)
+    async def _looked(self, client: Client) -> _Examined:
+        seen = await _examine(client)
         if seen.busy and seen != self._seen:
             self.say(f"waiting until it is idle: {seen}")
         self._seen = seen

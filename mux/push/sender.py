@@ -225,7 +225,7 @@ class Pushes:
 
         async def one(endpoint: Endpoint) -> None:
             outcome = await self._deliver(services, endpoint, push)
-            self._note(endpoint, outcome)
+            self._record_outcome(endpoint, outcome)
             outcomes[endpoint.id] = words(outcome)
 
         async with trio.open_nursery() as nursery:
@@ -311,7 +311,7 @@ class Pushes:
                 return
             outcome = await self._deliver(self._services, endpoint, push)
             self.queue.settle(row, outcome, self.clock())
-            self._note(endpoint, outcome)
+            self._record_outcome(endpoint, outcome)
             if push.kind == LAST and not isinstance(outcome, Retry):
                 self.endpoints.gone(endpoint.id)
         finally:
@@ -325,7 +325,7 @@ class Pushes:
         secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
         return without(outcome, secrets)  # a service may repeat what it was sent
 
-    def _note(self, endpoint: Endpoint, outcome: Outcome) -> None:
+    def _record_outcome(self, endpoint: Endpoint, outcome: Outcome) -> None:
         text, service = words(outcome), endpoint.service
         self.endpoints.note(endpoint.id, text)
         match outcome:

@@ -169,12 +169,12 @@ class Sockets:
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
         self._held[opened.listening.socket.fileno()] = name
-        self._tell()
+        self._report()
 
     def release(self, opened: Listener) -> None:
         """Have a listener held no longer. Call it before the listener is closed."""
         self._held.pop(opened.listening.socket.fileno(), None)
-        self._tell()
+        self._report()
 
     def let_go(self) -> None:
         """Close what nobody has gone on with, and tell the supervisor what to hold."""
@@ -183,8 +183,8 @@ class Sockets:
                 os.close(descriptor)
         self._left.clear()
         self._settled = True
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._settled and self.supervision is not None:
             self.supervision.hold([(name, each) for each, name in self._held.items()])

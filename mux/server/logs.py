@@ -86,10 +86,10 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARY_LEVEL, force=True)
     if isinstance(stream, Stderr):
-        stream.missed = _tell_missed
+        stream.missed = _log_missed
 
 
-def _tell_missed(lines: int) -> None:
+def _log_missed(lines: int) -> None:
     structlog.get_logger().warning("log lines are missing here: they could not be written", n=lines)
 
 

@@ -121,7 +121,7 @@ class OutsideRequests:
                 case "mux/tailnet/disable":
                     return await self.tailnet.disable()
                 case _:
-                    return await self.tailnet.look()
+                    return await self.tailnet.refresh()
         except msgspec.DecodeError as wrong:
             raise TailnetRequestError(f"`{request.method}`: {wrong}") from wrong
         except TailscaledError as failure:

@@ -170,7 +170,7 @@ class Bridge:
         if self.overrides is not None and (
             text := self.overrides.answered(self.wire.headers.get(OVERRIDES))
         ):
-            _tell(text)
+            _print(text)
         if self.was_attached:
             # The bridge's own handshake goes before any line of the client.
             self.session.back(time.time())
@@ -180,7 +180,7 @@ class Bridge:
 
     def _seen_live(self) -> None:
         if self.lost_at and self.session.live:
-            _tell(f"attached again after {time.monotonic() - self.lost_at:.1f} s")
+            _print(f"attached again after {time.monotonic() - self.lost_at:.1f} s")
             self.lost_at, self.pause = 0.0, FIRST_TRY
 
     # ── the one wait ──────────────────────────────────────────────────────────────────────────
@@ -360,7 +360,7 @@ class Bridge:
             self.output.flush(CLOSE_DEADLINE)
             raise StdioError(f"the broker is gone ({reason}): start this client again")
         if not self.lost_at:
-            _tell(f"the broker is gone ({reason}); waiting {self.wait:g} s for it at most")
+            _print(f"the broker is gone ({reason}); waiting {self.wait:g} s for it at most")
             self.lost_at, self.deadline = now, now + self.wait
 
     def _leave(self, now: float) -> None:
@@ -381,5 +381,5 @@ class Bridge:
         return not self.stdin_open and self.link is None
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     standard_streams.say(f"appmux stdio: {text}\n")

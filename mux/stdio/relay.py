@@ -89,7 +89,7 @@ def run(
     listener = _listen(url)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _leave(url))
-    _say_where(url, listener)
+    _print_address(url, listener)
     relay.serve(url, listener)
 
 
@@ -157,7 +157,7 @@ def _clear(path: Path) -> None:
             raise RelayError(f"{path} is already in use: another program listens there")
 
 
-def _say_where(url: str, listener: socket.socket) -> None:
+def _print_address(url: str, listener: socket.socket) -> None:
     """Say where the relay listens, in the native listener's words: programs look for them."""
     if url.startswith(UNIX):
         standard_streams.say(f"  listening on: {url}\n")

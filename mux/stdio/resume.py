@@ -175,13 +175,13 @@ class ResumeState:
         elif method == EXITED:
             self._processes.discard(params.processHandle or "")
         elif thread is not None:
-            self._note(text, method, thread, params)
+            self._apply(text, method, thread, params)
             if message.seq:
                 self.follows.setdefault(thread, Followed())
             if method in ("thread/closed", "thread/deleted"):
                 self._forget(thread)
 
-    def _note(self, text: bytes, method: str, thread: str, params: Params) -> None:
+    def _apply(self, text: bytes, method: str, thread: str, params: Params) -> None:
         if method == "turn/started" and params.turn is not None:
             before, turn = self.running.get(thread), params.turn
             begun = before.turn if before is not None else None
@@ -262,7 +262,7 @@ class ResumeState:
             self.in_flight[id] = kept
         self.in_flight = {id: kept for id, kept in self.in_flight.items() if kept}
         for handle in sorted(self._processes):
-            lines += self._say(EXITED, _PROCESS_GONE | {"processHandle": handle})
+            lines += self._notify(EXITED, _PROCESS_GONE | {"processHandle": handle})
         self._processes.clear()
         return lines
 
@@ -271,12 +271,12 @@ class ResumeState:
     def resolve(self, id: bytes, offered: Offered) -> Lines:
         """Return the lines that take an offered server request from the client."""
         del self.offered[id]
-        return self._say(RESOLVED, {"threadId": offered.thread, "requestId": msgspec.Raw(id)})
+        return self._notify(RESOLVED, {"threadId": offered.thread, "requestId": msgspec.Raw(id)})
 
     def end(self, thread: str, completed: Lines) -> Lines:
         """Return the lines that end the thread's turn; ``completed`` is its ``turn/completed``."""
         self.running.pop(thread, None)
-        idle = self._say(STATUS, {"threadId": thread, "status": {"type": "idle"}})
+        idle = self._notify(STATUS, {"threadId": thread, "status": {"type": "idle"}})
         return idle + ([] if "turn/completed" in self._opted_out else completed)
 
     def lose(self, thread: str, unix_time: float) -> Lines:
@@ -292,11 +292,11 @@ class ResumeState:
         status = {"threadId": thread, "status": {"type": "notLoaded"}}
         return [
             *lines,
-            *self._say(STATUS, status),
-            *self._say("thread/closed", {"threadId": thread}),
+            *self._notify(STATUS, status),
+            *self._notify("thread/closed", {"threadId": thread}),
         ]
 
-    def _say(self, method: str, params: Mapping[str, object]) -> Lines:
+    def _notify(self, method: str, params: Mapping[str, object]) -> Lines:
         return [] if method in self._opted_out else [jsonrpc.notification(method, params)]
 
 

@@ -37,11 +37,11 @@ class AppServers:
 
     @property
     def latest(self) -> AppServer | None:
-        """The one that runs, or that ended last."""
+        """The app-server that runs, or that ended last."""
         return self.running or self.remains
 
     def start(self, message: Message) -> tuple[Message, list[int]]:
-        """Start one; returns what the broker is told, and the descriptors that it gets."""
+        """Start an app-server; returns the message for the broker, and its descriptors."""
         try:
             pipes = Pipes.made()
             try:
@@ -59,7 +59,7 @@ class AppServers:
         return {"say": "started", "pid": pid, "generation": self.generation}, pipes.ours
 
     def reap(self) -> Message | None:
-        """See whether it has ended; returns what the broker is told if it has."""
+        """Reap the app-server if it has ended; returns the message for the broker then."""
         app = self.running
         if app is None or (status := app.reap()) is None:
             return None
@@ -69,33 +69,33 @@ class AppServers:
         return {"say": "exited", "pid": app.pid, "status": status}
 
     def let_remains_go(self) -> None:
-        """Forget the one that has ended."""
+        """Forget the app-server that has ended, and close its pipes."""
         if self.remains is not None:
             self.store.drop_app_server(self.generation)
             self.remains.close()
             self.remains = None
 
     def end(self) -> None:
-        """End it in order, if it runs."""
+        """End the app-server in order, if one runs."""
         if self.running is not None:
             self.running.end()
             self.store.drop_stdin(self.generation)
 
     def close_stdin(self) -> None:
-        """Close its stdin, at which it ends."""
+        """Close the app-server's stdin, at which it ends."""
         if self.running is not None:
             self.running.pipes.close_stdin()
             self.store.drop_stdin(self.generation)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the app-server a signal."""
         if self.running is not None:
             self.running.signal(number)
 
     # ── its stderr ────────────────────────────────────────────────────────────────────────────
 
     def drain(self, *, by_us: bool) -> None:
-        """Read its stderr here, or leave that to the broker."""
+        """Read the app-server's stderr here, or leave that to the broker."""
         if self.running is not None:
             self.running.drained = by_us
 
@@ -108,7 +108,7 @@ class AppServers:
             poll.register(app.handle, select.POLLIN)
 
     def read(self, ready: set[int]) -> None:
-        """Log what it says on stderr."""
+        """Read the app-server's stderr, and log it."""
         app = self.running
         if app is None or not app.drained or app.pipes.stderr not in ready:
             return
@@ -123,12 +123,12 @@ class AppServers:
 
     @property
     def ends(self) -> bool:
-        """True if it runs and is being ended."""
+        """True if an app-server runs and is being ended."""
         return self.running is not None and bool(self.running.end_steps)
 
     @property
     def next_step(self) -> float:
-        """The time at which it is due to be sent a signal; never, if it isn't."""
+        """The time at which the next signal is due; never, if none is."""
         return NEVER if self.running is None else self.running.next_step
 
     def send_due(self, now: float) -> None:

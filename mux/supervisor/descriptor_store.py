@@ -49,7 +49,7 @@ class DescriptorStore:
     """The descriptors that systemd keeps for this service; nothing, where it keeps nothing."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
-        """Take what there is. The variables of ``environ`` then speak of sockets alone."""
+        """Take over what systemd kept. ``environ`` names sockets alone after that."""
         self.environ: Mapping[str, str] = environ
         self.trouble: str | None = None
         """For people: why an app-server that was kept isn't gone on with."""
@@ -90,7 +90,7 @@ class DescriptorStore:
         return self._memory.get(name, default)
 
     def remember(self, **facts: object) -> None:
-        """Have the next supervisor know this."""
+        """Store a value under a name, for the next supervisor."""
         if self._file < 0:
             return
         self._memory |= facts
@@ -106,7 +106,7 @@ class DescriptorStore:
             notify(self.environ, f"FDSTORE=1\nFDPOLL=0\nFDNAME={KEPT}{name}", [descriptor])
 
     def drop(self, name: str) -> None:
-        """Have it kept no more."""
+        """Have the descriptor of that name kept no more."""
         if self.open:
             notify(self.environ, f"FDSTOREREMOVE=1\nFDNAME={KEPT}{name}")
 

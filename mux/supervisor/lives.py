@@ -38,14 +38,14 @@ class AppServer:
         self.handle = handle
         """Its pidfd, if it is an earlier supervisor's child and not our own."""
         self.drained = True
-        """Whether the supervisor reads its stderr."""
+        """True while the supervisor reads its stderr, and not the broker."""
         self.status: int | None = None
-        """How it ended; None while it runs."""
+        """The status with which it ended; None while it runs."""
         self.end_steps: list[tuple[float, int]] = []
-        """When to send it which signal, if it is to end."""
+        """The signals that are due, each with its time, if it is to end."""
 
     def end(self) -> None:
-        """End it in order: by the end of its stdin, or else by signals."""
+        """End the app-server in order: close its stdin, and send signals if that isn't enough."""
         if self.end_steps:
             return
         self.pipes.close_stdin()
@@ -64,7 +64,7 @@ class AppServer:
             self.signal(number)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send the app-server a signal, unless it has ended."""
         if self.handle is None:
             os.kill(self.pid, number)  # a child that isn't reaped yet, so nobody else's number
         else:
@@ -80,7 +80,7 @@ class AppServer:
         return UNKNOWN if poll.poll(0) else None
 
     def close(self) -> None:
-        """Close what there is of it."""
+        """Close the pipes and the pidfd that are open."""
         self.pipes.close()
         if self.handle is not None:
             os.close(self.handle)
@@ -96,15 +96,15 @@ class Broker:
         self.since = since
         self.served = False
         self.ends = False
-        """True if it has said that the supervisor is to end with it."""
+        """True if the broker has said that the supervisor is to end with it."""
         self.renews = False
         self.alive_at = NEVER
-        """When it last said that its event loop comes round; it says so only where systemd asks."""
+        """When the broker last said that its loop comes round; only where systemd asks for that."""
         self.deaf = False
-        """True once the channel is closed: its end is near."""
+        """True once the channel is closed: the broker's end is near."""
 
     def hangs_at(self, watchdog: float) -> float:
-        """Return when it is given up if it says nothing more. ``watchdog``: systemd's seconds."""
+        """Return when a broker that says no more is given up. ``watchdog``: systemd's seconds."""
         return self.alive_at + watchdog * WATCHDOG_SHARE
 
     def excuse(self, now: float, watchdog: float) -> bool:

@@ -1,4 +1,4 @@
-"""The broker's first words with the supervisor, said before it has loaded what it runs on.
+"""The broker's first exchange with the supervisor, before it has loaded what it runs on.
 
 A broker asks for an app-server as soon as it knows which: that comes up while the broker loads the
 rest, which takes longer. One that was left an app-server, or the end of one, first looks at that.
@@ -38,7 +38,7 @@ class Opening:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Opening | None:
-        """Open the channel that the environment names, and hear the first message.
+        """Open the channel that the environment names, and receive the first message.
 
         None if there is no supervisor. The variable is removed: it isn't meant for the app-server.
         Raises ``SupervisorError``.

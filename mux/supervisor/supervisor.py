@@ -178,9 +178,9 @@ class Supervisor:
         self.store.remember(lives=self.lives)
         self.store.trouble = None
         pipes = app.pipes.ours if app is not None else []
-        self._tell(hello, [*pipes, *(descriptor for _, descriptor in self.listeners)])
+        self._send_to_broker(hello, [*pipes, *(descriptor for _, descriptor in self.listeners)])
 
-    def _tell(self, message: Message, descriptors: list[int] | None = None) -> None:
+    def _send_to_broker(self, message: Message, descriptors: list[int] | None = None) -> None:
         if self.broker is None or self.broker.deaf:
             return
         with contextlib.suppress(OSError):  # it is gone, which `_reap` sees
@@ -217,7 +217,7 @@ class Supervisor:
         self.next_broker = NEVER
         self.let_go_by = time.monotonic() + LET_GO_DEADLINE
         self.store.remember(starts=0)
-        self._tell({"say": "renew"})
+        self._send_to_broker({"say": "renew"})
 
     def _start_later(self) -> None:
         self.next_broker = time.monotonic() + self.wait
@@ -318,7 +318,7 @@ class Supervisor:
     def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
             case "start" if self.apps.running is None:
-                self._tell(*self.apps.start(message))
+                self._send_to_broker(*self.apps.start(message))
             case "close":
                 self.apps.close_stdin()
             case "signal":
@@ -357,7 +357,7 @@ class Supervisor:
     def _reap(self) -> None:
         ended, broker = self.apps.reap(), self.broker
         if ended is not None:
-            self._tell(ended)
+            self._send_to_broker(ended)
         if broker is not None and (status := broker.reap()) is not None:
             self._last_words(broker)
             self._broker_ended(broker, status)

@@ -1,4 +1,4 @@
-"""https on the Tailnet: tailscaled names this machine and gets its certificate; we listen by both.
+"""Serves https by the name and with the certificate that tailscaled has for this machine.
 
 Read ``https`` first: the task that looks at tailscaled, opens the listeners and has the certificate
 renewed. ``tailscaled`` asks over the LocalAPI or by the ``tailscale`` command; ``node`` is what it

@@ -1,7 +1,7 @@
-"""The operator's yes to https on the Tailnet: a file in the state directory that names the name.
+"""The operator's consent to https on the Tailnet: a file in the state directory with the name.
 
-The yes is to one name, since the name becomes public with its first certificate. Without the file
-there is no https on the Tailnet.
+The consent is to one name, since the name becomes public with its first certificate. Without the
+file there is no https on the Tailnet.
 
 Used by ``https``, and by the commands where no broker runs. Blocks.
 """
@@ -27,7 +27,7 @@ class ChoiceError(AppmuxError):
 
 
 def read(state_dir: Path) -> str | None:
-    """Return the name that was said yes to; None if https is off. Raises ``ChoiceError``."""
+    """Return the name that was consented to; None if https is off. Raises ``ChoiceError``."""
     path = state_dir / FILE
     document = json_file.read(path, VERSION, "a choice of the Tailnet", ChoiceError, _unreadable)
     if document is None:
@@ -44,7 +44,7 @@ def text(name: str) -> str:
 
 
 def write(state_dir: Path, name: str) -> None:
-    """Keep the yes to a name. Raises ``ChoiceError``."""
+    """Store the consent to a name. Raises ``ChoiceError``."""
     try:
         json_file.replace(state_dir / FILE, text(name))
     except OSError as failure:
@@ -54,7 +54,7 @@ def write(state_dir: Path, name: str) -> None:
 
 
 def remove(state_dir: Path) -> None:
-    """Take the yes back, and remove the certificate with its key. Raises ``ChoiceError``."""
+    """Withdraw the consent, and remove certificate and key. Raises ``ChoiceError``."""
     try:
         (state_dir / FILE).unlink(missing_ok=True)
         (state_dir / CERTIFICATE).unlink(missing_ok=True)

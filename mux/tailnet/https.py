@@ -1,11 +1,11 @@
-"""https on the Tailnet, as it runs: the listeners by the host's name, and their certificate.
+"""Runs https on the Tailnet: the listeners for the host's name, and their certificate.
 
     run
-    ├─ look     asks tailscaled who we are, opens and closes listeners, has the certificate renewed
+    ├─ refresh  asks tailscaled who we are, opens and closes listeners, renews the certificate
     └─ one task a listener
 
-It looks once a minute, and whenever somebody asks. Where the operator hasn't said yes it does
-nothing but answer; so it does where they have to say it anew, to another name.
+The task refreshes once a minute, and whenever a status is requested. Without the operator's consent
+to the machine's present name it opens nothing, and only reports.
 
 A renewed certificate takes the old one's place in what the listeners have: new connections get it,
 and none ends. A changed name ends the old one: its listeners are closed, its pages told.
@@ -39,11 +39,11 @@ from mux.tailnet.node import Node, TailscaledError, Trouble
 from mux.tailnet.renewal import Renewal, ask
 from mux.tailnet.renewal import node as node_of
 
-LOOK_SECONDS: Final = 60.0
-"""Seconds between two looks at tailscaled: a name changes once a year."""
+REFRESH_SECONDS: Final = 60.0
+"""Seconds between two questions to tailscaled: a name changes once a year."""
 
 SOON_SECONDS: Final = 10.0
-"""Seconds until the next look while something is missing that may come by itself: at the boot
+"""Seconds until the next question while something is missing that may come by itself: at the boot
 Tailscale comes up after us."""
 
 NOT_LISTENED: Final = (
@@ -55,8 +55,8 @@ NOT_LISTENED: Final = (
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Errors of an address that the machine hasn't (yet): it may do without IPv6, say."""
 
-ASKED: Final = "tailnet "
-"""What the supervisor calls our sockets begins so. (The rest is the address.)"""
+SOCKET_PREFIX: Final = "tailnet "
+"""The prefix of the names under which the supervisor holds our sockets; the address follows."""
 
 MOVED: Final = 4410
 """Close code of a page whose origin has ended: another address has to be opened."""
@@ -71,7 +71,7 @@ class Sockets(Protocol):
     """Holds listening sockets for the next broker (``server.handover``)."""
 
     def left(self, beginning: str) -> list[str]:
-        """Return what an earlier broker called its sockets, as far as it begins so."""
+        """Return the names of an earlier broker's sockets that have this beginning."""
 
     def reopened(
         self, name: str, address: Address, certificate: Certificate | None
@@ -145,9 +145,11 @@ class TailnetHttps:
         """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
         if (held := self.renewal.held) is None:
             return
-        for name in self.sockets.left(ASKED):
-            address = _address(name.removeprefix(ASKED).rpartition(":")[0], self.settings.port)
-            if name != f"{ASKED}{address}":  # of another port
+        for name in self.sockets.left(SOCKET_PREFIX):
+            address = _address(
+                name.removeprefix(SOCKET_PREFIX).rpartition(":")[0], self.settings.port
+            )
+            if name != f"{SOCKET_PREFIX}{address}":  # of another port
                 continue
             found = self.sockets.reopened(name, address, held.served)
             if found is not None:
@@ -182,8 +184,8 @@ class TailnetHttps:
             "remedy": None if self.trouble is None else self.trouble.remedy,
         }
 
-    async def look(self) -> dict[str, Any]:
-        """Look at tailscaled now, and return the status then."""
+    async def refresh(self) -> dict[str, Any]:
+        """Ask tailscaled now, act on the answer, and return the status after that."""
         done = trio.Event()
         self._waiting.append(done)
         self._wake.set()
@@ -205,7 +207,7 @@ class TailnetHttps:
         if self.chosen not in (None, name):
             self._moved(self.chosen, name)
         self._choose(name)
-        return await self.look()
+        return await self.refresh()
 
     async def disable(self) -> dict[str, Any]:
         """End https, and forget the certificate. Raises ``AppmuxError``."""
@@ -213,7 +215,7 @@ class TailnetHttps:
         self._end("https on the Tailnet was switched off on the host")
         self._choose(None)
         await trio.to_thread.run_sync(self.renewal.remove)  # it may have come meanwhile
-        return await self.look()
+        return await self.refresh()
 
     def _choose(self, name: str | None) -> None:
         if name != self.chosen:
@@ -226,7 +228,7 @@ class TailnetHttps:
     # -- the task ------------------------------------------------------------------------------
 
     async def run(self, serve: Serve) -> None:
-        """Look after https until cancelled. ``serve`` serves a listener."""
+        """Keep https as chosen until cancelled. ``serve`` serves a listener."""
         async with trio.open_nursery() as nursery:
             self._nursery, self._serve = nursery, serve
             for ip in self.listeners:
@@ -234,7 +236,7 @@ class TailnetHttps:
             while True:
                 self._wake, waiting, self._waiting = trio.Event(), self._waiting, []
                 if self.chosen is not None or waiting:
-                    await self._look()
+                    await self._refresh()
                 if self._news:
                     self._news = False
                     await trio.to_thread.run_sync(self.announce)
@@ -246,9 +248,9 @@ class TailnetHttps:
     def _pause(self) -> float:
         if self.chosen is None:
             return float("inf")
-        return SOON_SECONDS if not self.listeners else LOOK_SECONDS
+        return SOON_SECONDS if not self.listeners else REFRESH_SECONDS
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         try:
             self.node = node = await ask(node_of, self.settings.socket)
             chosen = self.chosen
@@ -257,22 +259,22 @@ class TailnetHttps:
                 return
             node.require_https()
             if chosen is not None:
-                await self._have(chosen, node.addresses)
+                await self._ensure(chosen, node.addresses)
         except TailscaledError as failure:
-            self._say(Trouble(str(failure), failure.remedy))
+            self._report(Trouble(str(failure), failure.remedy))
         except ListenError as failure:
-            self._say(Trouble(str(failure), NOT_LISTENED))
+            self._report(Trouble(str(failure), NOT_LISTENED))
         except AppmuxError as failure:
-            self._say(Trouble(str(failure), "`appmux doctor` looks for the cause"))
+            self._report(Trouble(str(failure), "`appmux doctor` looks for the cause"))
         else:
-            self._say(self.renewal.late())
+            self._report(self.renewal.late())
         if self.renewal.drop_if_over():
             self._close_all()  # whoever connects would only be refused by their browser
 
-    async def _have(self, name: str, addresses: tuple[str, ...]) -> None:
-        """Have a certificate and the listeners. Raises ``AppmuxError``."""
+    async def _ensure(self, name: str, addresses: tuple[str, ...]) -> None:
+        """Make sure of a certificate and of the listeners. Raises ``AppmuxError``."""
         try:
-            await self.renewal.have(name, lambda: self.chosen == name)
+            await self.renewal.ensure(name, lambda: self.chosen == name)
         except AppmuxError:
             self._open(addresses)  # the certificate that is held may last for weeks
             raise
@@ -310,7 +312,7 @@ class TailnetHttps:
         opened.origin = self._origin
         opened.url = f"wss://{self.chosen}:{self.settings.port}"
         self.listeners[ip] = opened
-        self.sockets.hold(f"{ASKED}{address}", opened)
+        self.sockets.hold(f"{SOCKET_PREFIX}{address}", opened)
         self._news = True
         log.info("listening on the Tailnet", url=f"{self._origin}/", address=str(address))
 
@@ -347,7 +349,7 @@ class TailnetHttps:
         origin, new_origin = self._origin, origin_of("https", new, self.settings.port)
         self._end(f"the host has another name: pair this device at {new_origin}/")
         self.moved(origin, new_origin)
-        self._say(Trouble(
+        self._report(Trouble(
             f"this machine is called {new} in the tailnet now: https at {old} has ended",
             "run `appmux tailnet enable` for the new name (it becomes public, as the old one did),"
             " then `appmux pair` for each browser",
@@ -360,7 +362,7 @@ class TailnetHttps:
             self._close_all()
             self.ended(origin, why)
 
-    def _say(self, trouble: Trouble | None) -> None:
+    def _report(self, trouble: Trouble | None) -> None:
         if self.chosen is None:
             pass  # nobody wants it
         elif trouble is not None and trouble != self.trouble:

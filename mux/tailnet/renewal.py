@@ -1,4 +1,4 @@
-"""The certificate as it is held: ordered, kept, renewed in time, and said to be late.
+"""Orders the certificate, keeps it, renews it in time, and reports a renewal that is late.
 
 Used by ``https``, from its one task.
 """
@@ -59,14 +59,14 @@ class Renewal:
 
     state_dir: Path
     socket: Path | None
-    """Of tailscaled, if the settings name it."""
+    """The socket of tailscaled, if the settings name one."""
     clock: Callable[[], float]
     held: TailnetCertificate | None = None
-    """The one that is served; None if there is none."""
+    """The certificate that is served; None if there is none."""
     _order_at: float = 0.0
-    """Before this moment none is ordered again (Unix seconds)."""
+    """No certificate is ordered before this moment (Unix seconds)."""
     _refused: AppmuxError | None = None
-    """Why the last order failed; None if it didn't."""
+    """The reason why the last order failed; None if it didn't."""
 
     def load(self, name: str) -> None:
         """Go on with the kept certificate of a name, if there is one. Blocks."""
@@ -84,10 +84,10 @@ class Renewal:
             log.error("the Tailnet's certificate can't be removed", why=failure.strerror)
 
     def order_at_once(self) -> None:
-        """Wait no longer after an order that failed: a person has asked."""
+        """Skip the wait after an order that failed, since a person asked."""
         self._refused, self._order_at = None, 0.0
 
-    async def have(self, name: str, still_wanted: Callable[[], bool]) -> None:
+    async def ensure(self, name: str, still_wanted: Callable[[], bool]) -> None:
         """Get a certificate if there is none, or a newer one if it is time for that.
 
         Raises ``AppmuxError``: what is held then stays.
@@ -123,7 +123,7 @@ class Renewal:
         log.info("the Tailnet's certificate", name=name, until=day(got.until))
 
     def late(self) -> Trouble | None:
-        """Return that the certificate should have been renewed, if that is so."""
+        """Return the trouble of a renewal that is late; None if it isn't."""
         held = self.held
         if held is None or self.clock() < held.late_from:
             return None

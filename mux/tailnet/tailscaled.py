@@ -104,7 +104,7 @@ class Tailscaled:
     def _get(self, path: str, deadline: float) -> bytes:
         assert self.socket is not None
         connection = http.client.HTTPConnection(HOST)
-        with _spoken(self.socket, deadline):
+        with _translated_errors(self.socket, deadline):
             _require_trusted(self.socket)
             connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -147,8 +147,8 @@ def _require_trusted(path: Path) -> None:
 
 
 @contextmanager
-def _spoken(path: Path, deadline: float) -> Iterator[None]:
-    """Say what keeps us from speaking with tailscaled."""
+def _translated_errors(path: Path, deadline: float) -> Iterator[None]:
+    """Raise ``TailscaledError`` for what keeps us from speaking with tailscaled."""
     try:
         yield
     except TimeoutError as failure:

@@ -151,7 +151,7 @@ class _Exchange:
             if self.parser.their_state is h11.DONE and not self._ended:
                 return self._end_of_body()
             return {"type": "http.disconnect"}
-        await self._let_go_on()
+        await self._send_continue()
         event = await self._next_event()
         if isinstance(event, h11.Data):
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
@@ -163,8 +163,8 @@ class _Exchange:
         self._ended = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def _let_go_on(self) -> None:
-        """Tell a peer that waits for it that its body is wanted."""
+    async def _send_continue(self) -> None:
+        """Send 100 Continue to a peer that waits for it before its body."""
         if self.parser.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
             await self._write(self.parser.send(go_on) or b"")
@@ -175,7 +175,7 @@ class _Exchange:
         Raises ``LeftError``, and what ``write`` raises, which must be no ``OSError``.
         """
         if self._left is None:
-            await self._let_go_on()
+            await self._send_continue()
             return await self._pour_first(write)
         if self._left:
             await self._wait_for_body()

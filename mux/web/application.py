@@ -73,7 +73,7 @@ def build(
 
 @attrs.frozen
 class SecurePage:
-    """Tells a page that came over plain http where it is over https. The name is no secret."""
+    """Returns the page's https address, for a page that came by http. The name is no secret."""
 
     devices: DeviceRequests
 

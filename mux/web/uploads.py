@@ -261,7 +261,7 @@ def _place(upload: Upload) -> dict[str, str]:
 
 
 def _finished(upload: Upload) -> Response:
-    """Tell where a finished upload lies."""
+    """Return where a finished upload lies."""
     if upload.placed is None:
         raise UploadError(HTTPStatus.CONFLICT, "this upload isn't finished")
     file = upload.placed

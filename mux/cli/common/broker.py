@@ -1,4 +1,4 @@
-"""The running broker, as a command asks it: one blocking connection, ready in a few milliseconds.
+"""A command's connection to the running broker: blocking, and ready in a few milliseconds.
 
 A command that asks one thing has no use for trio, which takes longer to load than all else here.
 The connection is that of the stdio bridge (``stdio.websocket``), on a unix socket or on loopback.
@@ -99,7 +99,7 @@ def urls(state_dir: Path) -> list[str]:
 
 
 def _is_held(state_dir: Path) -> bool:
-    """Return whether a process has locked a state directory. Looks at no lock by taking it."""
+    """Return whether a process has locked a state directory. The lock isn't taken for that."""
     lock = state_dir / LOCK
     return lock.exists() and bool(processes.of_locks([lock]))
 

@@ -1,6 +1,6 @@
 """The doctor's checks of the addresses: who listens there, and whom a listener trusts.
 
-Nothing is bound for longer than a look.
+An address is bound for the check itself alone.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def clock(settled: Settled, environ: Mapping[str, str], runner: Runner = run) ->
 
 
 def _changed(settled: Settled, environ: Mapping[str, str]) -> Iterator[tuple[float, Path]]:
-    """Yield when files that were certainly written in the past were written."""
+    """Yield the times of files that were certainly written in the past."""
     for directory in (settled.config.state_dir, codex_home(environ)):
         if directory.is_dir():
             with os.scandir(directory) as entries:

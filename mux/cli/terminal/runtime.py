@@ -244,7 +244,7 @@ def _runs_in(each: Json) -> str:
 
 
 def processes(report: Json, *, everything: bool) -> RenderableType:
-    """Return what is to be said of the app-server, the broker, and where it listens."""
+    """Return the lines about the app-server, the broker, and its listeners."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""A thread as it happens, in text: what was said, run and changed, with colours on a terminal.
+"""Writes a thread as it happens: what was said, run and changed, with colours on a terminal.
 
 Texts are a stranger's: control characters are written out, colours of others are left out. A mark
 at the beginning of a line says what it is, so that nothing depends on a colour.

@@ -178,14 +178,14 @@ class Glance(Part):
         now, timing, focus = self.attention.state.now, self.attention.timing, client.focus
         if focus is not None:
             if focus.active and client.last_heard + timing.focus > now:
-                self._looks(client, focus.thread, client.last_heard + timing.focus)
+                self._record_look(client, focus.thread, client.last_heard + timing.focus)
             return
         for thread, at in reversed((client.acted or {}).items()):
             if at + timing.looking <= now:
                 break  # as have all before it
-            self._looks(client, thread, at + timing.looking)
+            self._record_look(client, thread, at + timing.looking)
 
-    def _looks(self, client: Client, thread: str | None, until: float) -> None:
+    def _record_look(self, client: Client, thread: str | None, until: float) -> None:
         if self.anywhere is None or until > self.anywhere[1]:
             self.anywhere = (client, until)
         other = self._at.get(thread)

@@ -57,20 +57,20 @@ class Presence(Part):
     def drove(self, client: Client) -> None:
         """Note that the client has made a thread work."""
         client.drove = self.state.now
-        self._look()
+        self._refresh()
 
     def audience_changed(self) -> None:
         """Send the new picture, at the end of an event that changed who is here or follows what."""
         self.seen = self.state.threads.changes
-        self._look()
+        self._refresh()
 
     def on_timer(self) -> float:
         """Send a picture that had to wait; returns when the next is due."""
         if self._due <= self.state.now:
-            self._look()
+            self._refresh()
         return self._due
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         state = self.state
         self._due = NEVER
         watchers = [client for client in self._aware.values() if _hears(client)]

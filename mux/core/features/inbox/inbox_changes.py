@@ -148,12 +148,12 @@ class InboxChanges(Part):
         Called at the end of each event but deltas, if there are followers.
         """
         if self._touched or self._changes() != self._seen:
-            self._look()
+            self._refresh()
 
     def on_timer(self) -> float:
         """Tell what had to wait, and what streams; return when to come back."""
         if self._due <= self.state.now:
-            self._look()
+            self._refresh()
         return self._due
 
     def _changes(self) -> tuple[object, ...]:
@@ -173,7 +173,7 @@ class InboxChanges(Part):
         """Return how many votes wait: casting one isn't counted as a change of the request."""
         return sum(len(each.ballot.votes) for each in self.state.pending_requests.pending())
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         state = self.state
         if not self.followers:
             self._due = NEVER
