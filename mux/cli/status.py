@@ -90,7 +90,7 @@ def fetch_report(connection: Broker) -> Json:
     return report
 
 
-def _places(clients: list[Json]) -> dict[int, terminals.Place]:
+def _places(clients: list[Json]) -> dict[int, terminals.ClientLocation]:
     """Return where the clients' processes run, as far as this machine tells."""
     places = {each["id"]: terminals.of_process(pid) for each in clients if (pid := each.get("pid"))}
     return places | terminals.of_peers(

@@ -39,7 +39,7 @@ class ConfigError(AppmuxError):
     """A setting can't be used. Each line names the source, the key and what was expected."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class SourcedValue(msgspec.Struct, frozen=True):
     """A value as a source gave it, and the words for that source."""
 
     value: object
@@ -54,7 +54,7 @@ class Settled(msgspec.Struct, frozen=True):
     """The source of each value in words, by dotted key."""
     file: Path | None = None
     """The config file that was read; None if there was none."""
-    given: Mapping[str, Found] = msgspec.field(default_factory=dict)
+    given: Mapping[str, SourcedValue] = msgspec.field(default_factory=dict)
     """The values that aren't defaults, as their sources gave them."""
 
     def items(self) -> Iterator[tuple[str, object, str]]:
@@ -90,7 +90,7 @@ def load(
     Raises ``ConfigError``, which reports every wrong key at once.
     """
     path = _config_file(environ, file)
-    values: dict[str, Found] = {}
+    values: dict[str, SourcedValue] = {}
     wrong: list[str] = []
     if path is not None:
         values.update(_from_file(path, wrong))
@@ -109,7 +109,9 @@ def recall(document: object) -> Settled | None:
     """
     try:
         file, given = document["file"], document["given"]  # type: ignore[index]
-        values = {str(key): Found(value, str(origin)) for key, (value, origin) in given.items()}
+        values = {
+            str(key): SourcedValue(value, str(origin)) for key, (value, origin) in given.items()
+        }
         config = _structure(values, [])
     except (ConfigError, TypeError, KeyError, ValueError, AttributeError):
         return None
@@ -132,7 +134,7 @@ def _config_file(environ: Mapping[str, str], file: Path | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def _from_file(path: Path, wrong: list[str]) -> dict[str, Found]:
+def _from_file(path: Path, wrong: list[str]) -> dict[str, SourcedValue]:
     """Return the file's values. What is wrong with the file itself is appended to ``wrong``."""
     origin = f"file {_shown_path(path)}"
     document: dict[str, object] = {}
@@ -146,7 +148,7 @@ def _from_file(path: Path, wrong: list[str]) -> dict[str, Found]:
         wrong.append(f"{origin}: is not TOML: {error}")
     base = path.absolute().parent
     return {
-        key: Found(_placed(key, value, base), origin)
+        key: SourcedValue(_placed(key, value, base), origin)
         for key, value in _flat(document, "", origin, wrong)
     }
 
@@ -166,7 +168,7 @@ def _flat(
             wrong.append(f"{origin}: {key}: expected a table, found {shown(key, value)}")
 
 
-def _from_environ(environ: Mapping[str, str], wrong: list[str]) -> dict[str, Found]:
+def _from_environ(environ: Mapping[str, str], wrong: list[str]) -> dict[str, SourcedValue]:
     by_variable = {leaf.variable: leaf for leaf in leaves().values()}
     values = {}
     for variable, text in environ.items():
@@ -178,7 +180,7 @@ def _from_environ(environ: Mapping[str, str], wrong: list[str]) -> dict[str, Fou
             wrong.extend(_slip(variable, origin, by_variable))
         elif text:  # an empty variable is how a shell says "unset"
             value = _placed(leaf.key, _from_text(leaf, text), Path.cwd())
-            values[leaf.key] = Found(value, origin)
+            values[leaf.key] = SourcedValue(value, origin)
     return values
 
 
@@ -192,14 +194,14 @@ def _slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> Iterator[str
         yield f"{origin}: no such setting{_nearest(variable, list(known))}"
 
 
-def _from_flags(flags: Mapping[str, object]) -> dict[str, Found]:
+def _from_flags(flags: Mapping[str, object]) -> dict[str, SourcedValue]:
     values = {}
     for key, value in flags.items():
         if value is None or value == ():
             continue
         name = FLAGS[key]
         origin = f"flag {name}" if name.startswith("--") else name
-        values[key] = Found(_placed(key, value, Path.cwd()), origin)
+        values[key] = SourcedValue(_placed(key, value, Path.cwd()), origin)
     return values
 
 
@@ -249,7 +251,7 @@ def _placed(key: str, value: object, base: Path) -> object:
 # --- The check ------------------------------------------------------------------------------------
 
 
-def _structure(values: Mapping[str, Found], wrong: list[str]) -> Config:
+def _structure(values: Mapping[str, SourcedValue], wrong: list[str]) -> Config:
     """Return the settings. Raises ``ConfigError`` with all that is wrong, known before or not."""
     settings: dict[str, dict[str, object]] = {prefix: {} for prefix in tables()}
     unfit = []
@@ -280,7 +282,7 @@ def _table(prefix: str, settings: Mapping[str, Mapping[str, object]]) -> Any:
     return cls(**settings[prefix], **inner)
 
 
-def _complaint(key: str, values: Mapping[str, Found]) -> str:
+def _complaint(key: str, values: Mapping[str, SourcedValue]) -> str:
     item = values[key]
     leaf = leaves().get(key)
     if leaf is None:

@@ -10,7 +10,7 @@ import msgspec
 
 from mux.core.policy.notice import Recipient, RestoredNotice
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol.directories import Place
+from mux.core.protocol.directories import ResolvedPath
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
@@ -137,7 +137,7 @@ class Resolved(Event, frozen=True):
     """The paths of a ``Resolve`` are resolved."""
 
     case: int
-    places: tuple[Place | None, ...]
+    places: tuple[ResolvedPath | None, ...]
     """In the order of the command's paths; None for a path that can't be resolved."""
 
 

@@ -26,7 +26,7 @@ from mux.downstream import encryption
 from mux.downstream.peer import who_is_there
 from mux.downstream.streams import Accepted, Listening, Patient
 from mux.downstream.tls import Certificate
-from mux.downstream.unauthenticated import Place, Unauthenticated
+from mux.downstream.unauthenticated import Slot, Unauthenticated
 from mux.downstream.unix_socket import Claim, ListenError, claim_path, reclaim_path
 
 BACKLOG = 1024
@@ -281,7 +281,7 @@ def _why_not(address: TcpAddress, failure: OSError) -> str:
 
 async def serve(
     listener: Listener,
-    handle_stream: Callable[[Accepted, str, Place], Awaitable[object]],
+    handle_stream: Callable[[Accepted, str, Slot], Awaitable[object]],
     connection_nursery: trio.Nursery,
     unauthenticated: Unauthenticated | None = None,
     *,

@@ -27,7 +27,7 @@ from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
 from mux.downstream.proxies import Forwarding, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
-from mux.downstream.unauthenticated import Place
+from mux.downstream.unauthenticated import Slot
 
 NOWHERE = "0.0.0.0"
 """Our end's address where it isn't known: no page is reached under it."""
@@ -109,7 +109,7 @@ class Peer(msgspec.Struct, frozen=True):
     """True if the listener has TLS."""
     origin: str = ""
     """The listener's own, where that is by a name alone (see ``Listener``)."""
-    place: Place | None = None
+    place: Slot | None = None
     """Its place among those that haven't said who they are."""
     forwarding: Forwarding | None = None
     """What a trusted proxy says of the request that it passed on."""

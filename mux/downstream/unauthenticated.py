@@ -4,7 +4,7 @@ A peer that connects and sends nothing costs a descriptor for as long as we wait
 Where there is no room for one more, the oldest connection that has sent no request is closed: a
 client sends its request at once, so the newcomer is likelier to be one.
 
-Used by ``listener``, which gives each accepted connection a `Place`, and ``server``, which notes
+Used by ``listener``, which gives each accepted connection a `Slot`, and ``server``, which notes
 that a request has come and that a client is known.
 """
 
@@ -16,12 +16,10 @@ from types import TracebackType
 from typing import Final
 
 import attrs
-import msgspec
 import structlog
 import trio
 
 from mux.access.throttle import network
-from mux.core.part import Part
 from mux.posix import descriptors
 
 MOST: Final = 1024
@@ -42,18 +40,18 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False)
-class Place:
+class Slot:
     """The place that one unauthenticated connection takes up."""
 
     network: str
-    known: Callable[[Place], None]
+    known: Callable[[Slot], None]
     """Frees it."""
     has_request: bool = False
     """True if the peer has sent a whole request's head."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Cancelled to close the connection for want of room; never once the client is known."""
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Slot:
         self.scope.__enter__()
         return self
 
@@ -69,16 +67,17 @@ class Place:
             self.known(self)
 
 
-class Unauthenticated(Part):
+@attrs.define(eq=False, repr=False)
+class Unauthenticated:
     """All unauthenticated connections of a broker."""
 
-    held_back_from: int = msgspec.field(default_factory=descriptors.for_connections)
+    held_back_from: int = attrs.field(factory=descriptors.for_connections)
     """The first descriptor that no connection may use (see ``descriptors.for_connections``)."""
     refused: int = 0
     """Connections that were closed for want of room, or not let in, since the start."""
-    _places: dict[Place, None] = msgspec.field(default_factory=dict)
+    _places: dict[Slot, None] = attrs.field(factory=dict)
     """Oldest first."""
-    _of_network: dict[str, int] = msgspec.field(default_factory=dict)
+    _of_network: dict[str, int] = attrs.field(factory=dict)
     _told_at: float = -TOLD_EVERY
     _untold: int = 0
 
@@ -90,7 +89,7 @@ class Unauthenticated(Part):
     def __len__(self) -> int:
         return len(self._places)
 
-    def place(self, descriptor: int, address: str) -> AbstractContextManager[Place | None]:
+    def place(self, descriptor: int, address: str) -> AbstractContextManager[Slot | None]:
         """Give an accepted connection a place until it is known or gone; None if there is no room.
 
         Another connection may be closed to make room. The place is a context manager by itself: a
@@ -99,12 +98,12 @@ class Unauthenticated(Part):
         key = network(address)
         if not self._has_room(descriptor, key):
             return nullcontext()
-        place = Place(key, self.known)
+        place = Slot(key, self.known)
         self._places[place] = None
         self._of_network[key] = self._of_network.get(key, 0) + 1
         return place
 
-    def known(self, place: Place) -> None:
+    def known(self, place: Slot) -> None:
         """Free the place of a client that has authenticated, or has gone. Idempotent."""
         if place in self._places:
             del self._places[place]

@@ -53,7 +53,7 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where its file lies; empty until it is placed."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundUpload(msgspec.Struct, frozen=True):
     """An upload that another broker has left."""
 
     about: Description
@@ -86,7 +86,7 @@ class Spool(msgspec.Struct, frozen=True):
         self.describe(description)
         self.data(description.id).unlink(missing_ok=True)
 
-    def load(self) -> list[Found]:
+    def load(self) -> list[FoundUpload]:
         """Return all uploads. What makes no sense is removed. Raises ``OSError``."""
         found = []
         for about in sorted(self.folder.glob(f"*{ABOUT}")):
@@ -101,18 +101,18 @@ class Spool(msgspec.Struct, frozen=True):
                 file.unlink(missing_ok=True)
         return found
 
-    def _found(self, id: str, about: Path) -> Found:
+    def _found(self, id: str, about: Path) -> FoundUpload:
         description = msgspec.json.decode(private_file.read(about), type=Description)
         if description.path:
             self.data(id).unlink(missing_ok=True)
-            return Found(description, description.length, about.stat().st_mtime)
+            return FoundUpload(description, description.length, about.stat().st_mtime)
         begin = self._unproven(id)
         if begin.exists():
             if text := private_file.read(begin):  # else the kill came before any byte
                 os.truncate(self.data(id), int(text))
             begin.unlink()
         data = self.data(id).stat()
-        return Found(description, data.st_size, data.st_mtime)
+        return FoundUpload(description, data.st_size, data.st_mtime)
 
     def distrust(self, id: str, begin: int) -> None:
         """Note that what comes from here on has yet to prove right. Raises ``OSError``."""

@@ -31,7 +31,7 @@ from mux.files import limits, names
 from mux.files.errors import CHECKSUM_MISMATCH, NO_ROOM, TOO_MUCH, UploadError
 from mux.files.placing import UPLOADS, place
 from mux.files.spool import Description, Spool, new_id
-from mux.files.writer import Algorithm, Writer, refused_by_disk
+from mux.files.writer import Algorithm, UploadWriter, refused_by_disk
 
 OWN_FOLDER: Final = "files"
 """The folder of files that have no thread's directory to go to, in the state directory."""
@@ -269,7 +269,7 @@ class Uploads(Part):
     ) -> None:
         about, whole = upload.about, False
         data = self.spool.data(about.id)
-        writer = Writer(data, about.length, upload._digest, checksum, self.spool.free)
+        writer = UploadWriter(data, about.length, upload._digest, checksum, self.spool.free)
         if checksum is not None:
             await self._on_disk(self.spool.distrust, about.id, upload.offset)
         await self._on_disk(writer.open)

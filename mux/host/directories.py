@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import attrs
 import msgspec
 import structlog
 import trio
 
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.part import Part
-from mux.core.protocol.directories import Place, around
+from mux.core.protocol.directories import ResolvedPath, around
 
 DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""
@@ -82,7 +82,8 @@ def _expression(piece: str) -> str:
     return re.escape(piece)
 
 
-class Directories(Part):
+@attrs.define(eq=False, repr=False)
+class Directories:
     """Answers the core's ``Resolve`` commands."""
 
     listed: Sequence[str]
@@ -91,11 +92,9 @@ class Directories(Part):
     """The app-server's working directory."""
     tell: Callable[[Resolved], None]
     """Called with each result."""
-    _limiter: trio.CapacityLimiter = msgspec.field(
-        default_factory=lambda: trio.CapacityLimiter(THREADS)
-    )
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
     _queue: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
-        msgspec.field(default_factory=lambda: trio.open_memory_channel[Resolve](math.inf))
+        attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
     )
 
     def resolve(self, command: Resolve) -> None:
@@ -110,7 +109,7 @@ class Directories(Part):
 
     async def _resolve(self, command: Resolve) -> None:
         look = partial(places, command.paths, tuple(self.listed), self.own)
-        resolved: tuple[Place | None, ...] = (None,) * len(command.paths)
+        resolved: tuple[ResolvedPath | None, ...] = (None,) * len(command.paths)
         with trio.move_on_after(DEADLINE) as deadline:
             resolved = await trio.to_thread.run_sync(
                 look, abandon_on_cancel=True, limiter=self._limiter
@@ -120,7 +119,9 @@ class Directories(Part):
         self.tell(Resolved(command.case, resolved))
 
 
-def places(paths: Sequence[str], listed: Sequence[str], own: str) -> tuple[Place | None, ...]:
+def places(
+    paths: Sequence[str], listed: Sequence[str], own: str
+) -> tuple[ResolvedPath | None, ...]:
     """Resolve each path, relative to ``own``; None for a path that can't be judged.
 
     An empty path is ``own`` itself.
@@ -134,14 +135,14 @@ def _expanded(path: str) -> Path:
     return Path(path).expanduser()
 
 
-def _place(path: str, listed: Sequence[Listed], own: str) -> Place | None:
+def _place(path: str, listed: Sequence[Listed], own: str) -> ResolvedPath | None:
     try:
         real = _true_name(os.path.realpath(Path(own) / _expanded(path)))
         real.encode()  # a path that isn't UTF-8 can't be put into JSON
     except (OSError, ValueError, RuntimeError):
         return None
     matched = [each for each in around(real) if any(entry.matches(each) for entry in listed)]
-    return Place(real, listed=real in matched, within=bool(matched))
+    return ResolvedPath(real, listed=real in matched, within=bool(matched))
 
 
 def _true_name(path: str) -> str:

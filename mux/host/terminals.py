@@ -25,7 +25,7 @@ _TTY_FIELD: Final = 4
 """The place of ``tty_nr`` in ``/proc/PID/stat``, behind the name (proc(5))."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ClientLocation(msgspec.Struct, frozen=True):
     """The place where a process runs; fields that aren't known are None."""
 
     pid: int
@@ -34,23 +34,23 @@ class Place(msgspec.Struct, frozen=True):
     directory: str | None = None
 
 
-def of_process(pid: int, runner: Runner = run) -> Place:
+def of_process(pid: int, runner: Runner = run) -> ClientLocation:
     """Return where a process runs."""
     if sys.platform == "darwin":
         terminal = runner(("ps", "-o", "tty=", "-p", str(pid))).stdout.strip()
         files = runner(("lsof", "-a", "-w", "-d", "cwd", "-Fn", "-p", str(pid))).stdout
         names = [line[1:] for line in files.splitlines() if line.startswith("n")]
-        return Place(
+        return ClientLocation(
             pid, terminal if terminal.startswith("tty") else None, names[0] if names else None
         )
     try:
         directory: str | None = str((PROC / str(pid) / "cwd").readlink())
     except OSError:
         directory = None
-    return Place(pid, _terminal(pid), directory)
+    return ClientLocation(pid, _terminal(pid), directory)
 
 
-def of_peers(peers: dict[int, str], runner: Runner = run) -> dict[int, Place]:
+def of_peers(peers: dict[int, str], runner: Runner = run) -> dict[int, ClientLocation]:
     """Return where the processes run that are connected from addresses on this machine.
 
     ``peers``: by any number, ``127.0.0.1:5123``. Those that aren't found are left out.

@@ -18,7 +18,6 @@ import trio
 
 from mux.config.addresses import Address
 from mux.core.events import UpstreamHandedOver
-from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state import durable
 from mux.downstream import listener
@@ -42,7 +41,8 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
     """Keep nothing: there is no supervisor, so no next broker."""
 
 
-class Left(Part):
+@attrs.define(eq=False, repr=False)
+class InheritedState:
     """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
@@ -54,7 +54,8 @@ class Left(Part):
         return Rest(epoch, self.saved.entries)
 
 
-class Kept(Part):
+@attrs.define(eq=False, repr=False)
+class KeptState:
     """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
@@ -63,7 +64,7 @@ class Kept(Part):
     """No client number up to this one is used again."""
 
 
-def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None:
+def left_behind(supervision: Supervision | None, state_dir: Path) -> InheritedState | None:
     """Return what an earlier broker left; None if there is nothing, or it can't be gone on with.
 
     Blocks.
@@ -82,10 +83,10 @@ def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None
         supervision.trouble = f"what the broker before had saved can't be used: {failure}"
         log.error("a new app-server is started", why=supervision.trouble)
         return None
-    return Left(saved)
+    return InheritedState(saved)
 
 
-async def begin(supervision: Supervision, left: Left | None, store: Store) -> Kept:
+async def begin(supervision: Supervision, left: InheritedState | None, store: Store) -> KeptState:
     """Begin to keep state, and take over what an earlier broker left."""
     path = store.directory / broker_state.FILE
     if left is None:
@@ -94,7 +95,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
                 nursery.start_soon(supervision.run)
                 await end(supervision.take(supervision.left))
                 nursery.cancel_scope.cancel()
-        return Kept(BrokerState.begin(path, store, None), None, 0)
+        return KeptState(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
     state = BrokerState.begin(path, store, saved)
     running = supervision.left
@@ -108,7 +109,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0
     )
-    return Kept(state, inheritance, clients)
+    return KeptState(state, inheritance, clients)
 
 
 async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
@@ -131,9 +132,16 @@ async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+LOCK = "lock"
+"""Stands in the place of an address for the lock of the state directory."""
+
+
 @attrs.define(eq=False, repr=False)
 class Sockets:
-    """The listening sockets that an earlier broker left, and those that the next one is left."""
+    """The listening sockets that an earlier broker left, and those that the next one is left.
+
+    The lock of the state directory goes the same way: nobody else gets it between two brokers.
+    """
 
     supervision: Supervision | None
     _left: dict[str, list[int]] = attrs.field(factory=dict)
@@ -165,6 +173,16 @@ class Sockets:
     def left(self, beginning: str) -> list[str]:
         """Return what an earlier broker asked for that begins so, and had a listener for."""
         return [name for name in self._left if self.has(name) and name.startswith(beginning)]
+
+    def lock(self) -> int | None:
+        """Return the descriptor of the state directory's lock that an earlier broker left."""
+        inherited = self._left.pop(LOCK, None)
+        return inherited[0] if inherited else None
+
+    def hold_lock(self, descriptor: int) -> None:
+        """Have the lock of the state directory held for the next broker."""
+        self._held[descriptor] = LOCK
+        self._tell()
 
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""

@@ -55,7 +55,7 @@ from mux.downstream.request import Exposition, Peer, Services
 from mux.downstream.routes import admit
 from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
-from mux.downstream.unauthenticated import Place, Unauthenticated
+from mux.downstream.unauthenticated import Slot, Unauthenticated
 from mux.errors import AppmuxError
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories
@@ -279,7 +279,7 @@ class RunningServer:
             each, attend, connections, self.unauthenticated, task_status=task_status
         )
 
-    async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
+    async def _attend(self, each: Listener, stream: Accepted, address: str, place: Slot) -> None:
         secure = each.certificate is not None
         services = self._guarded if each.origin else self.services
         peer = Peer(each.kind, address, services, each.local, secure, each.origin, place)

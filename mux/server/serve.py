@@ -84,7 +84,9 @@ async def serve(
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
-    state = state_dir.claim(config.state_dir)
+    held = handover.Sockets(supervision)
+    state = state_dir.claim(config.state_dir, held.lock())
+    held.hold_lock(state.descriptor)
     state.settings = None if settings is None else settings.settled.to_json()
     inherited = {each.url.partition("://")[2] for each in opened}
     try:
@@ -104,7 +106,6 @@ async def serve(
         if supervision is not None and supervision.trouble is not None:
             audit.record("appserver/notKept", {"why": supervision.trouble})
         missing = [address for address in addresses if str(address) not in inherited]
-        held = handover.Sockets(supervision)
         if take_over is not None:
             await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
@@ -181,7 +182,7 @@ def _assemble(
     codex: Path,
     opened: list[Listener],
     supervision: Supervision | None,
-    kept: handover.Kept | None,
+    kept: handover.KeptState | None,
     *,
     authenticator: Authenticator,
     certificate: Certificate | None,

@@ -22,7 +22,7 @@ import structlog
 import trio
 
 from mux.storage.audit_chain import BATCH
-from mux.storage.audit_writer import PendingRecord, Writer
+from mux.storage.audit_writer import AuditWriter, PendingRecord
 from mux.storage.write_behind import Trouble, WriteBehind
 
 DIRECTORY = "audit"
@@ -44,7 +44,7 @@ log = structlog.get_logger()
 class Audit:
     """The audit log of one broker."""
 
-    writer: Writer
+    writer: AuditWriter
     _pending: list[PendingRecord] = attrs.field(factory=list)
     _dropped: int = 0
     _behind: WriteBehind = attrs.field(init=False)
@@ -74,7 +74,7 @@ class Audit:
 
         ``max_bytes`` bounds the size of all files, ``max_age`` (seconds) their age.
         """
-        return cls(Writer(state_dir / DIRECTORY, max_bytes, max_age, clock))
+        return cls(AuditWriter(state_dir / DIRECTORY, max_bytes, max_age, clock))
 
     @property
     def trouble(self) -> str | None:

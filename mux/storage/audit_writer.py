@@ -42,7 +42,7 @@ def _date(at: float) -> date:
 
 
 @attrs.define(eq=False, repr=False)
-class Writer:
+class AuditWriter:
     """Writes the files. Everything here blocks, and runs in one thread at a time."""
 
     directory: Path

@@ -43,6 +43,11 @@ class StateDir:
     settings: Mapping[str, Any] | None = None
     """The settings that this broker runs with, for `appmux doctor`."""
 
+    @property
+    def descriptor(self) -> int:
+        """The lock's. A copy of it, wherever it is, keeps the directory locked."""
+        return self._lock.fileno()
+
     def announce(self, urls: list[str]) -> None:
         """Write where this broker listens, for `appmux status` and similar commands."""
         document = {"pid": os.getpid(), "listeners": urls, "settings": self.settings}
@@ -61,9 +66,11 @@ class StateDir:
         self._lock.close()
 
 
-def claim(path: Path) -> StateDir:
+def claim(path: Path, inherited: int | None = None) -> StateDir:
     """Make the directory (mode 0700) and lock it.
 
+    ``inherited``: the descriptor of an earlier broker's lock. It counts if that is of this
+    directory still.
     Raises ``StateDirError`` if it can't be used, for example because another broker has it.
     """
     try:
@@ -79,19 +86,53 @@ def claim(path: Path) -> StateDir:
             f"can't use the state directory {path}: {failure.strerror}; make it writable, or name"
             " another with --state-dir"
         ) from failure
+    if inherited is not None:
+        if os.path.sameopenfile(inherited, lock.fileno()):
+            lock.close()
+            lock = os.fdopen(inherited, "r+")
+        else:
+            os.close(inherited)
     if not _locked(lock):
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
+        holder = _holder(lock)
         lock.close()
         raise StateDirError(
-            f"another appmux (pid {holder}) uses the state directory {path}: stop it, or give this"
+            f"another appmux ({holder}) uses the state directory {path}: stop it, or give this"
             " one its own with --state-dir"
         )
+    lock.seek(0)  # where a broker before this one has written
     lock.truncate(0)
     with contextlib.suppress(OSError):  # the lock counts; the number is for people
         lock.write(str(os.getpid()))
         lock.flush()
     return StateDir(path, lock)
+
+
+def _holder(lock: TextIO) -> str:
+    """Return in words who has locked the file. Its supervisor has, too, while no broker runs."""
+    lock.seek(0)
+    pid = _pid(lock.read())
+    if pid is None:
+        return "pid unknown"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "whose broker is about to be started again"
+    except OSError:  # another user's
+        pass
+    return f"pid {pid}"
+
+
+def named_holder(path: Path) -> int | None:
+    """Return the pid of the broker that locked this state directory last; None if none says so."""
+    try:
+        with os.fdopen(private_file.open_file(path / LOCK, os.O_RDONLY)) as lock:
+            return _pid(lock.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _pid(text: str) -> int | None:
+    return int(text) if text.strip().isdecimal() else None
 
 
 def _locked(lock: TextIO) -> bool:

@@ -21,7 +21,8 @@ isn't enough.
       close      close its stdin: it ends in order
       signal     number: send it to the app-server
       taken      the broker reads the app-server's stderr now
-      listeners  asked (URLs as they were configured), with their sockets: to be held
+      listeners  asked (URLs as they were configured), with their sockets: to be held; among
+                 them, as ``lock``, the lock of the state directory
       serving    orphanWait (seconds): clients are served
       renew      the broker is about to end, for the next one
       end        the broker is about to end, and the supervisor with it

@@ -97,7 +97,7 @@ class Supervisor:
         self.token = self.store.recall("token", "") or os.urandom(16).hex()
         self.lives = self.store.recall("lives", 0)
         self.listeners = self.store.listeners()
-        """Listening sockets of the broker's own, by the URL that was asked for."""
+        """Listening sockets of the broker's own, by the URL that was asked for; and its lock."""
         self.apps = AppServers(self.store)
         self._take_up()
         self.signals, self._wakes = os.pipe()

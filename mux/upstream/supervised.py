@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class Running:
+class RunningAppServer:
     """An app-server that a former broker left running."""
 
     pid: int
@@ -47,7 +47,7 @@ class Supervision:
     """Of the app-server that runs, or that ran last."""
     lives: int
     """Brokers before this one, under the same supervisor."""
-    left: Running | None
+    left: RunningAppServer | None
     """The app-server that the former broker left."""
     token: str
     """Tells this supervisor from any other."""
@@ -83,7 +83,7 @@ class Supervision:
         hello, descriptors = opening.hello, opening.descriptors
         pid, exited = hello["appServer"], hello.get("exited")
         pipes = descriptors[:PIPES] if pid is not None else []
-        left = Running(pid, hello["generation"], pipes) if pid is not None else None
+        left = RunningAppServer(pid, hello["generation"], pipes) if pid is not None else None
         sockets = descriptors[len(pipes) :]
         return cls(
             opening.channel,
@@ -175,7 +175,7 @@ class Supervision:
             raise OSError(answer, os.strerror(answer), str(command[0]))
         return answer
 
-    def take(self, left: Running) -> SupervisedProcess:
+    def take(self, left: RunningAppServer) -> SupervisedProcess:
         """Take the app-server over that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)

@@ -58,7 +58,7 @@ from mux.core.events import (
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol.directories import Place
+from mux.core.protocol.directories import ResolvedPath
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.rope import Rope
@@ -195,7 +195,7 @@ class Story:
     given_up: list[str] = attrs.field(factory=list)
     learning: int = 0
     host: Json = attrs.field(factory=dict)
-    places: dict[str, Place] = attrs.field(factory=dict)
+    places: dict[str, ResolvedPath] = attrs.field(factory=dict)
     homes: dict[str, str] = attrs.field(factory=dict)
     slow: bool = False
     resolving: list[Resolve] = attrs.field(factory=list)
@@ -277,7 +277,9 @@ class Story:
                 self._clear(asked)
         while self.resolving:
             wanted = self.resolving.pop(0)
-            places = tuple(self.places.get(path, Place(path or "/own")) for path in wanted.paths)
+            places = tuple(
+                self.places.get(path, ResolvedPath(path or "/own")) for path in wanted.paths
+            )
             self.tell(Resolved(wanted.case, places))
 
     def _clear(self, asked: Json) -> None:

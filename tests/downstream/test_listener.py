@@ -43,7 +43,7 @@ from mux.config.locate import LONGEST_ADDRESS
 from mux.downstream import socket_directory, unix_socket
 from mux.downstream.listener import Listener, open_listener, serve
 from mux.downstream.streams import Listening, Patient
-from mux.downstream.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
+from mux.downstream.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Slot, Unauthenticated
 from mux.downstream.unix_socket import ListenError
 from tests.ports import kept_port
 
@@ -545,7 +545,7 @@ def test_of_brokers_that_start_together_one_gets_the_path(path: Path) -> None:
 # -- accepting -------------------------------------------------------------------------------------
 
 
-async def echo(stream: trio.abc.HalfCloseableStream, address: str, _place: Place) -> None:
+async def echo(stream: trio.abc.HalfCloseableStream, address: str, _place: Slot) -> None:
     async for piece in stream:
         if piece == b"who":
             await stream.send_all(address.encode())
@@ -603,7 +603,7 @@ async def test_a_crash_while_the_broker_stops_stays_behind_the_barrier() -> None
         finally:
             raise ValueError("late")
 
-    async def attend(stream: trio.abc.HalfCloseableStream, address: str, _place: Place) -> None:
+    async def attend(stream: trio.abc.HalfCloseableStream, address: str, _place: Slot) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crash_when_cancelled)
             nursery.start_soon(trio.sleep_forever)
@@ -644,7 +644,7 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned(ours: bool) -> None
     listener = await open_listener(ANY_PORT) if ours else handed_over()
     options: dict[str, int] = {}
 
-    async def attend(patient: trio.abc.HalfCloseableStream, address: str, place: Place) -> None:
+    async def attend(patient: trio.abc.HalfCloseableStream, address: str, place: Slot) -> None:
         assert isinstance(patient, Patient)
         stream = patient.socket
         for level, name in (
@@ -745,7 +745,7 @@ class Crowd:
 
     pending: Unauthenticated
     nursery: trio.Nursery
-    places: list[Place | None] = attrs.field(factory=list)
+    places: list[Slot | None] = attrs.field(factory=list)
     gone: list[int] = attrs.field(factory=list)
 
     async def comes(self, address: str, descriptor: int = 10) -> int:
@@ -763,7 +763,7 @@ class Crowd:
         await trio.testing.wait_all_tasks_blocked()
         return number
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> Slot:
         place = self.places[number]
         assert place is not None
         return place

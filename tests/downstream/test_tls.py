@@ -21,7 +21,7 @@ from mux.downstream import listener, streams
 from mux.downstream.listener import Listener, open_listener
 from mux.downstream.streams import Patient
 from mux.downstream.tls import Certificate, TlsError, open_certificate
-from mux.downstream.unauthenticated import Place
+from mux.downstream.unauthenticated import Slot
 from mux.downstream.unix_socket import ListenError
 from tests.certificates import Issued, issue
 from tests.end_to_end.peer import plainly
@@ -149,7 +149,7 @@ def test_an_inherited_socket_is_local_if_the_settings_say_so() -> None:
     assert (inherited.local, other.local) == (True, False)
 
 
-async def _echo(stream: trio.abc.HalfCloseableStream, _address: str, _place: Place) -> None:
+async def _echo(stream: trio.abc.HalfCloseableStream, _address: str, _place: Slot) -> None:
     async for piece in stream:
         await stream.send_all(piece)
 

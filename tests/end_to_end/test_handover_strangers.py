@@ -12,6 +12,7 @@ import trio
 from mux.supervisor.channel import VARIABLE
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
+from tests.end_to_end.peer import PATIENCE
 from tests.end_to_end.scenes import (
     app_server_pid,
     ended,
@@ -48,6 +49,31 @@ async def test_a_second_broker_is_refused_and_disturbs_nobody() -> None:
             async with client(broker, "two") as two:
                 await join(two, thread)
                 assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+
+
+async def test_a_second_broker_is_refused_while_there_is_none() -> None:
+    """It listens elsewhere, and tries just when the broker was killed: the next one goes on."""
+    async with brokered() as broker, client(broker, "one") as one:
+        thread, app_server = await shared_thread(broker, one), await app_server_pid(one)
+        pid, supervisor = broker.broker_pid, broker.process.pid
+        serving = broker.shown().count(LISTENING)
+        os.kill(supervisor, signal.SIGSTOP)  # the time in which no broker runs takes longer
+        try:
+            os.kill(pid, signal.SIGKILL)
+            await one.wait_gone()
+            with trio.fail_after(PATIENCE):
+                returncode, said = await _serve(broker)
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        assert (returncode, said.count("\n")) == (1, 1), said
+        assert "another appmux" in said
+        await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
+        assert "exit status" not in broker.shown(), "the next one started at once"
+        async with client(broker, "two") as two:
+            assert await app_server_pid(two) == app_server
+            await join(two, thread)
+            assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+        assert broker.broker_pid != pid  # the file names the one that runs
 
 
 async def test_nobody_can_connect_to_the_supervisor() -> None:

@@ -18,7 +18,7 @@ from mux.core import commands, events
 from mux.core.broker import Broker
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.directories import Place
+from mux.core.protocol.directories import ResolvedPath
 from mux.core.protocol.long_line import LongLine
 from mux.core.state.app_server import Introduction
 from tests.core.stories import TICK
@@ -236,7 +236,7 @@ class Round:
                     events.AnsweredOutside(client, jsonrpc.result(origin, {}), method)
                 )
             case commands.Resolve(case, paths):
-                found = (Place(path or "/home/someone/work") for path in paths)
+                found = (ResolvedPath(path or "/home/someone/work") for path in paths)
                 places = tuple(place if rng.random() < 0.95 else None for place in found)
                 self.waiting.append(events.Resolved(case, places))
             case commands.TellWhenDrained(client):

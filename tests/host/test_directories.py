@@ -13,7 +13,7 @@ from mux.config.load import ConfigError, load
 from mux.config.model import Config
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.protocol.directories import Place, around, is_below
+from mux.core.protocol.directories import ResolvedPath, around, is_below
 from mux.host import directories
 from mux.host.directories import Directories, Listed, places
 
@@ -126,7 +126,7 @@ async def test_a_disk_that_hangs_is_given_up_and_holds_up_nobody(
             nursery.start_soon(looking.run)
             looking.resolve(Resolve(1, ("/hangs",)))
             looking.resolve(Resolve(2, ("/",)))
-            assert await receive.receive() == Resolved(2, (Place("/"),))
+            assert await receive.receive() == Resolved(2, (ResolvedPath("/"),))
             assert await receive.receive() == Resolved(1, (None,))
             nursery.cancel_scope.cancel()
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mux.host import terminals
-from mux.host.terminals import Place
+from mux.host.terminals import ClientLocation
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 
@@ -28,10 +28,10 @@ def test_a_process_on_a_terminal_and_its_directory(tmp_path: Path) -> None:
     ) as process:
         os.close(terminal)
         assert os.read(person, 100).startswith(b"there")
-        assert terminals.of_process(process.pid) == Place(process.pid, name, str(tmp_path))
+        assert terminals.of_process(process.pid) == ClientLocation(process.pid, name, str(tmp_path))
         os.close(person)
         process.wait()
-        assert terminals.of_process(process.pid) == Place(process.pid)
+        assert terminals.of_process(process.pid) == ClientLocation(process.pid)
 
 
 @linux
@@ -61,5 +61,5 @@ def test_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(argv, 0, text, "")
 
     assert terminals.of_peers({7: "127.0.0.1:5123"}, runner) == {
-        7: Place(42, "ttys003", "/Users/ada/src")
+        7: ClientLocation(42, "ttys003", "/Users/ada/src")
     }

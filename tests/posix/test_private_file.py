@@ -33,7 +33,7 @@ from mux.push.endpoints import open_endpoints
 from mux.push.queue_file import QueueFile
 from mux.push.services.vapid import open_vapid
 from mux.storage import state_dir
-from mux.storage.audit_writer import PendingRecord, Writer
+from mux.storage.audit_writer import AuditWriter, PendingRecord
 from mux.storage.journal import Store
 from tests.certificates import issue
 
@@ -141,7 +141,7 @@ def _ledger(state: Path) -> None:
 
 
 def _audit(state: Path) -> None:
-    writer = Writer(state / "audit", max_bytes=10**6, max_age=1e9)
+    writer = AuditWriter(state / "audit", max_bytes=10**6, max_age=1e9)
     writer.work([PendingRecord(0.0, "x", {})])
 
 

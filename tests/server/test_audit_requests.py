@@ -12,14 +12,14 @@ from mux.core.extension.audit import Actor, AuditPage, AuditRecord
 from mux.errors import AppmuxError
 from mux.server.audit_requests import AuditRequests
 from mux.storage import audit_chain
-from mux.storage.audit_writer import PendingRecord, Writer
+from mux.storage.audit_writer import AuditWriter, PendingRecord
 
 NOON = 1_764_000_000.25
 
 
 def log(directory: Path, *fields: dict[str, Any]) -> AuditRequests:
     """A log with one record for each of these fields."""
-    writer = Writer(directory, 2**30, 1e9, lambda: NOON)
+    writer = AuditWriter(directory, 2**30, 1e9, lambda: NOON)
     writer.work([PendingRecord(NOON, "device/paired", each) for each in fields])
     return AuditRequests(directory)
 

@@ -28,7 +28,7 @@ from mux.posix import private_file
 from mux.storage import audit_chain, audit_writer, json_file
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
 from mux.storage.audit_log import DIRECTORY, GATHER, TIDY_INTERVAL, UNWRITTEN, Audit
-from mux.storage.audit_writer import DAY, PendingRecord, Writer
+from mux.storage.audit_writer import DAY, AuditWriter, PendingRecord
 
 YEAR = 365 * DAY
 NOON = 1_764_000_000.0
@@ -48,9 +48,11 @@ class Clock:
         return self.now
 
 
-def writer(directory: Path, clock: Callable[[], float] | None = None, **bounds: float) -> Writer:
+def writer(
+    directory: Path, clock: Callable[[], float] | None = None, **bounds: float
+) -> AuditWriter:
     max_bytes = int(bounds.get("max_bytes", 2**30))
-    return Writer(directory, max_bytes, bounds.get("max_age", YEAR), clock or Clock())
+    return AuditWriter(directory, max_bytes, bounds.get("max_age", YEAR), clock or Clock())
 
 
 def said(*kinds: str, at: float = NOON) -> list[PendingRecord]:
@@ -60,7 +62,7 @@ def said(*kinds: str, at: float = NOON) -> list[PendingRecord]:
     ]
 
 
-def write(directory: Path, *batches: int, clock: Clock | None = None) -> Writer:
+def write(directory: Path, *batches: int, clock: Clock | None = None) -> AuditWriter:
     """So many records, in batches of these sizes."""
     made = writer(directory, clock)
     for number, size in enumerate(batches):
@@ -567,8 +569,8 @@ def test_what_was_changed_far_from_the_end_is_found_however_much_comes_after(
 WRITING = """
 import itertools, sys, time
 from pathlib import Path
-from mux.storage.audit_writer import PendingRecord as PendingRecord, Writer
-writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
+from mux.storage.audit_writer import PendingRecord as PendingRecord, AuditWriter
+writer = AuditWriter(Path(sys.argv[1]), 2**30, 1e9)
 for batch in itertools.count():
     writer.work([PendingRecord(time.time(), "turn/asked", {"batch": batch})] * 20)
     print(batch, flush=True)
@@ -596,7 +598,7 @@ def test_kill_9_in_the_middle_of_writing_leaves_a_whole_chain(tmp_path: Path, ba
 # ── age and size ──────────────────────────────────────────────────────────────────────────────
 
 
-def aged(directory: Path, days: int, **bounds: float) -> tuple[Writer, Clock]:
+def aged(directory: Path, days: int, **bounds: float) -> tuple[AuditWriter, Clock]:
     """A log with three records a day, for so many days."""
     clock = Clock()
     made = writer(directory, clock, **bounds)
@@ -880,10 +882,10 @@ async def test_one_thread_writes_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
     borrowed, limiter = [], audit._behind._one_writer
 
-    def work(_writer: Writer, _said: list[PendingRecord]) -> None:
+    def work(_writer: AuditWriter, _said: list[PendingRecord]) -> None:
         borrowed.append(trio.from_thread.run_sync(lambda: limiter.borrowed_tokens))
 
-    monkeypatch.setattr(Writer, "work", work)
+    monkeypatch.setattr(AuditWriter, "work", work)
     await audit.flush()
     assert (borrowed, limiter.total_tokens) == ([1], 1)
 
@@ -894,11 +896,11 @@ async def test_the_end_tries_a_disk_once_that_takes_nothing(
     audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
     tried = []
 
-    def work(_writer: Writer, said: list[PendingRecord]) -> None:
+    def work(_writer: AuditWriter, said: list[PendingRecord]) -> None:
         tried.append(len(said))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Writer, "work", work)
+    monkeypatch.setattr(AuditWriter, "work", work)
     await running(audit, lambda: audit.record("a", {}))
     assert tried == [1]
 
@@ -909,12 +911,12 @@ async def test_the_end_does_not_wait_for_ever(
     audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
     tried = []
 
-    def work(writer: Writer, said: list[PendingRecord]) -> None:
+    def work(writer: AuditWriter, said: list[PendingRecord]) -> None:
         tried.append(len(said))
         writer.taken = len(said)
         trio.from_thread.run_sync(mock_clock.jump, 3.0)
 
-    monkeypatch.setattr(Writer, "work", work)
+    monkeypatch.setattr(AuditWriter, "work", work)
     for _ in range(5 * BATCH):
         audit.record("a", {})
     with capture_logs() as logs:
@@ -956,9 +958,9 @@ async def test_when_records_are_written(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from mux.storage.audit_writer import PendingRecord as PendingRecord, Writer
+from mux.storage.audit_writer import PendingRecord as PendingRecord, AuditWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
+writer = AuditWriter(Path(sys.argv[1]), 2**30, 1e9)
 said = [PendingRecord(1764000000.0 + n, "turn/asked", {"n-th": n}) for n in range(30)]
 writer.work(said[:5])
 size = writer._size

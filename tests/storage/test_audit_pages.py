@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mux.storage import audit_chain, audit_pages
 from mux.storage.audit_pages import AuditPageError, read_page
-from mux.storage.audit_writer import DAY, PendingRecord, Writer
+from mux.storage.audit_writer import DAY, AuditWriter, PendingRecord
 
 NOON = 1_764_000_000.0
 
@@ -22,7 +22,7 @@ def written(directory: Path, days: list[list[str]], fill: int = 0) -> Path:
     """A log with a file for each day, of records of these kinds, each with so long a text."""
     for day, kinds in enumerate(days):
         now = NOON + day * DAY
-        made = Writer(directory, 2**30, 365 * DAY, partial(float, now))
+        made = AuditWriter(directory, 2**30, 365 * DAY, partial(float, now))
         made.work([PendingRecord(now, kind, {"text": "x" * fill}) for kind in kinds])
     return directory
 

@@ -206,12 +206,12 @@ def _taken(about: str, address: Address, holders: list[Process], facts: Report) 
 def _other_broker(holders: list[Process]) -> tuple[int, Path] | None:
     """Return the broker among these processes, and its state directory; None if none is ours.
 
-    (Its supervisor has the listeners, too.)
+    (Its supervisor has the listeners and the lock, too.)
     """
     for holder in holders:
         for file in processes.locked_files(holder.pid):
             if file.name == state_dir.LOCK:
-                return holder.pid, file.parent
+                return state_dir.named_holder(file.parent) or holder.pid, file.parent
     return None
 
 

@@ -77,8 +77,11 @@ def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
 
 
 def _lock_holder(config: Config) -> Process | None:
+    """Return the broker that has the state directory, or else its supervisor."""
     lock = config.state_dir / state_dir.LOCK
-    return next(iter(processes.of_locks([lock]).get(lock, [])), None)
+    holders = processes.of_locks([lock]).get(lock, [])
+    named = state_dir.named_holder(config.state_dir)
+    return min(holders, key=lambda holder: holder.pid != named, default=None)
 
 
 def _no_address(config: Config) -> Finding:

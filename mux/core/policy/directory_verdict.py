@@ -21,7 +21,15 @@ import msgspec
 
 from mux.core.policy import confined_thread
 from mux.core.protocol import jsonrpc, thread_overrides
-from mux.core.protocol.directories import Home, Host, Place, around, distrust, is_below, is_trusted
+from mux.core.protocol.directories import (
+    Home,
+    Host,
+    ResolvedPath,
+    around,
+    distrust,
+    is_below,
+    is_trusted,
+)
 from mux.core.protocol.thread_overrides import NULL, STARTS, Held
 
 SETTING = "devices.directories"
@@ -45,16 +53,16 @@ class Facts(msgspec.Struct, frozen=True):
     """The host's own configuration."""
     home: Home | None
     """Directories of the thread that the request names; None if it names none, or if unknown."""
-    places: Mapping[str, Place]
+    places: Mapping[str, ResolvedPath]
     """These paths as they are on disk. The empty path is the app-server's own directory."""
 
     @property
-    def requested(self) -> list[Place]:
+    def requested(self) -> list[ResolvedPath]:
         """The directories that the request names."""
         return [self.places[path] for path in thread_overrides.directories_in(self.fields)]
 
     @property
-    def own(self) -> Place | None:
+    def own(self) -> ResolvedPath | None:
         """The directory of the thread that the request names."""
         return self.places[self.home.cwd] if self.home is not None else None
 
@@ -63,11 +71,11 @@ class Facts(msgspec.Struct, frozen=True):
         named = self.host.projects.items()
         return {self.places[path].path: yes for path, yes in named if path in self.places}
 
-    def is_writable(self, place: Place) -> bool:
+    def is_writable(self, place: ResolvedPath) -> bool:
         """Return whether a thread may write there."""
         return place.within or is_trusted(place, self._projects)
 
-    def distrusted(self, places: list[Place]) -> dict[str, None]:
+    def distrusted(self, places: list[ResolvedPath]) -> dict[str, None]:
         """Return what codex must not trust, for it to take nothing from these places."""
         trusted = [path for path, yes in self._projects.items() if yes]
         near = [path for place in places for path in around(place.path)]
@@ -130,7 +138,7 @@ def _loaded(facts: Facts) -> Verdict:
     return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only)
 
 
-def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Verdict:
+def _confined(facts: Facts, fields: dict[str, bytes], worked: list[ResolvedPath]) -> Verdict:
     """Decide about a confined thread: it takes nothing even from a listed directory."""
     distrusted = facts.distrusted(worked)
     fields["config"] = confined_thread.config_of(fields, distrust(distrusted), facts.host.servers)
@@ -138,7 +146,7 @@ def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Ve
     return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only=True)
 
 
-def _works(facts: Facts) -> tuple[bool, list[Place]]:
+def _works(facts: Facts) -> tuple[bool, list[ResolvedPath]]:
     """Return where the thread will work.
 
     The first value is False if there may be another directory: unknown, or on another host.

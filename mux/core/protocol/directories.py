@@ -4,7 +4,7 @@ The core knows paths as texts alone. What a path means (links, ``..``, the names
 ``devices.directories``) is found out by a shell, in the background: ``Resolve``, ``Resolved``. The
 host trusts what its codex configuration says, as the app-server reads it.
 
-Used by ``directory_clearance``; the shells make each ``Place``.
+Used by ``directory_clearance``; the shells make each ``ResolvedPath``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from mux.core.protocol.thread_overrides import LOCAL
 
 
-class Place(msgspec.Struct, frozen=True):
+class ResolvedPath(msgspec.Struct, frozen=True):
     """A directory on disk."""
 
     path: str
@@ -132,7 +132,7 @@ def read_host(answer: bytes) -> Host | None:
     return Host(projects, bytes(config.approval_policy), bytes(config.sandbox_mode), servers)
 
 
-def is_trusted(place: Place, projects: Mapping[str, bool]) -> bool:
+def is_trusted(place: ResolvedPath, projects: Mapping[str, bool]) -> bool:
     """Return whether the nearest directory that the host's configuration names is trusted there.
 
     ``projects`` is by resolved path. Return False if it names none.

@@ -29,7 +29,7 @@ TITLES: Final = "thread_title"
 """The source of the threads by which TUIs have titles made."""
 
 
-class Stored(msgspec.Struct):
+class SavedCard(msgspec.Struct):
     """A thread, as the app-server describes it in lists, answers and ``thread/started``."""
 
     id: str
@@ -48,7 +48,7 @@ class Stored(msgspec.Struct):
 class ThreadList(msgspec.Struct):
     """The result of ``thread/list``. ``readStates`` came with codex 0.163."""
 
-    data: list[Stored] = []
+    data: list[SavedCard] = []
     nextCursor: str | None = None
     readStates: dict[str, msgspec.Raw] | None = None
 
@@ -86,7 +86,7 @@ class Card:
         except msgspec.DecodeError:
             return False
 
-    def introduce(self, stored: Stored) -> None:
+    def introduce(self, stored: SavedCard) -> None:
         """Take in a description of the thread; one without a directory is none."""
         if stored.cwd is None:
             return

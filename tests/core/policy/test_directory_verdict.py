@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
-from mux.core.protocol.directories import Home, Host, Place
+from mux.core.protocol.directories import Home, Host, ResolvedPath
 from mux.core.protocol.thread_overrides import Held
 
 UNTRUSTED = {"trust_level": "untrusted"}
 HOST = Host(projects={"/trusted": True, "/no": False, "/gone": True}, servers=("files",))
 PLACES = {
-    "": Place("/own"),
-    "/trusted": Place("/trusted"),
-    "/trusted/t": Place("/trusted/t"),
-    "/no": Place("/no"),
-    "/x": Place("/x"),
-    "/away": Place("/away"),
-    "/l": Place("/l", listed=True, within=True),
-    "/l/b": Place("/l/b", within=True),
+    "": ResolvedPath("/own"),
+    "/trusted": ResolvedPath("/trusted"),
+    "/trusted/t": ResolvedPath("/trusted/t"),
+    "/no": ResolvedPath("/no"),
+    "/x": ResolvedPath("/x"),
+    "/away": ResolvedPath("/away"),
+    "/l": ResolvedPath("/l", listed=True, within=True),
+    "/l/b": ResolvedPath("/l/b", within=True),
 }
 
 

@@ -17,7 +17,7 @@ from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.thread_messages import Status
-from mux.core.state.cards import NULL, Card, Cards, Stored, one_line
+from mux.core.state.cards import NULL, Card, Cards, SavedCard, one_line
 from mux.core.state.last_line import final_line, last_line
 from mux.core.state.state import State
 
@@ -216,7 +216,7 @@ HEARD: Final = frozenset({_STARTED, _LIMITS, _ACCOUNT, *_OF_A_CARD})
 
 
 class _Described(msgspec.Struct):
-    thread: Stored | None = None
+    thread: SavedCard | None = None
 
 
 class _Describing(msgspec.Struct):

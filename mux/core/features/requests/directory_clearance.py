@@ -26,7 +26,7 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
-from mux.core.protocol.directories import Home, Host, Place, read_home, read_host
+from mux.core.protocol.directories import Home, Host, ResolvedPath, read_home, read_host
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.state.app_server import AppServerState
@@ -244,7 +244,7 @@ class DirectoryClearance:
         case.paths = tuple(dict.fromkeys([*named, *case.host.projects]))
         self.state.out.append(Resolve(number, case.paths))
 
-    def resolved(self, number: int, places: tuple[Place | None, ...]) -> None:
+    def resolved(self, number: int, places: tuple[ResolvedPath | None, ...]) -> None:
         """Decide a case whose paths have been resolved; a place is None if its path couldn't be."""
         case = self._cases.get(number)
         if case is None or case.host is None:

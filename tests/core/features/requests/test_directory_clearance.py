@@ -12,7 +12,7 @@ import pytest
 from mux.core.events import Resolved
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.directories import Place
+from mux.core.protocol.directories import ResolvedPath
 from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Peer, Story
@@ -74,7 +74,11 @@ def test_elsewhere_it_is_read_only_too() -> None:
 
 def test_a_trusted_directory_is_found_by_what_it_is() -> None:
     story, peer = begun()
-    story.places = {"/trusted": Place("/real"), "/l": Place("/real/in"), "/s": Place("/shady")}
+    story.places = {
+        "/trusted": ResolvedPath("/real"),
+        "/l": ResolvedPath("/real/in"),
+        "/s": ResolvedPath("/shady"),
+    }
     peer.asks("thread/start", {"cwd": "/l"})
     params = story.only("thread/start")["params"]
     assert params["cwd"] == "/real/in"
@@ -87,8 +91,8 @@ def test_a_trusted_directory_is_found_by_what_it_is() -> None:
 def test_a_listed_directory_goes_up_as_it_is() -> None:
     story, peer = begun()
     story.places = {
-        "/l": Place("/l", listed=True, within=True),
-        "/l/b": Place("/l/b", listed=False, within=True),
+        "/l": ResolvedPath("/l", listed=True, within=True),
+        "/l/b": ResolvedPath("/l/b", listed=False, within=True),
     }
     peer.asks("thread/start", {"cwd": "/l"})
     assert story.only("thread/start")["params"] == {"cwd": "/l"}
@@ -150,7 +154,7 @@ def test_the_audit_log_has_it_and_the_digest_of_what_came() -> None:
     assert record["readOnly"] is True
     story.follows(peer, "t")
     params = '{"threadId":"t","cwd":"/trusted/x/../y","input":[]}'
-    story.places = {"/trusted/x/../y": Place("/trusted/y")}
+    story.places = {"/trusted/x/../y": ResolvedPath("/trusted/y")}
     peer.says(f'{{"id":77,"method":"turn/start","params":{params}}}')
     assert story.only("turn/start")["params"]["cwd"] == "/trusted/y"
     (asked,) = [each.fields for each in story.records if each.kind == "turn/asked"]
@@ -161,7 +165,7 @@ def test_what_a_server_list_would_start_needs_admin() -> None:
     story, peer = begun("observe")
     peer.asks("mcpServerStatus/list", {"threadId": "t"})
     assert "devices.directories" in forbidden(peer)
-    story.places = {"/trusted/t": Place("/trusted/t", listed=True, within=True)}
+    story.places = {"/trusted/t": ResolvedPath("/trusted/t", listed=True, within=True)}
     peer.asks("mcpServerStatus/list", {"threadId": "t"})
     peer.asks("mcpServerStatus/list", {})
     assert len(story.written("mcpServerStatus/list")) == 2
@@ -496,7 +500,7 @@ TITLES: Json = {
 )
 def test_one_that_can_do_nothing_keeps_its_config_and_gets_no_servers(more: Json) -> None:
     story, peer = begun()
-    story.places = {"/listed": Place("/listed", listed=True, within=True)}
+    story.places = {"/listed": ResolvedPath("/listed", listed=True, within=True)}
     story.host |= {"approval_policy": "untrusted", "mcp_servers": {"files": {"command": "x"}}}
     asked = TITLES | more
     peer.asks("thread/start", asked)
