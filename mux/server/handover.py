@@ -182,7 +182,7 @@ class Sockets:
     def hold_lock(self, descriptor: int) -> None:
         """Have the lock of the state directory held for the next broker."""
         self._held[descriptor] = LOCK
-        self._tell()
+        self._report()
 
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""

@@ -371,7 +371,20 @@ async def test_a_token_that_is_nobodys_is_refused_in_words(gate: Gate) -> None:
 async def test_the_library_of_keys_is_loaded_before_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    library = "cryptography.hazmat.primitives.asymmetric.ec"
-    monkeypatch.delitem(sys.modules, library)
+    # Another module stands for it: a second copy of the real one would fit no key of the first.
+    library = "colorsys"
+    monkeypatch.setattr(public_key, "_EC", library)
+    monkeypatch.delitem(sys.modules, library, raising=False)
     await public_key.prepare()
     assert library in sys.modules
+
+
+def test_a_key_and_a_signature_have_one_spelling() -> None:
+    """Another one would be another device, or a signature that was never made."""
+    x, y = KEYS[0].jwk["x"], KEYS[0].jwk["y"]
+    for other in ((f"{x}=", y), (x, f"{y}="), (f"{x}!!!!", y), (x, f"{y}!!!!")):
+        with pytest.raises(ValueError, match="a coordinate is 32 bytes"):
+            key_of(*other)
+    signature = KEYS[0].sign("text")
+    assert signed(kept(KEYS[0]), "text", signature)
+    assert not signed(kept(KEYS[0]), "text", f"{signature[:8]}!!!!{signature[8:]}")
