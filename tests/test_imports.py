@@ -85,7 +85,7 @@ CORE_LAYERS: list[set[str]] = [
     {"state"},
     {"commands", "events", "extension"},
     {"policy"},
-    {"limits", "protocol"},
+    {"limits", "part", "protocol"},
 ]
 """The core, top first: a layer imports only what stands below it."""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-import attrs
 import msgspec
 import trio
 
@@ -29,6 +28,7 @@ from mux.access.replies import CONFIRM_SECONDS, Reply, malformed, no, refusal
 from mux.access.tickets import Browser, PairingTicket, short_code
 from mux.core.extension.devices import Outcome
 from mux.core.extension.sessions import SessionPaired, SessionRequest, SessionWaits
+from mux.core.part import Part
 
 HELD_SECONDS: Final = 20.0
 """Time for which an answer waits for the operator: proxies and phones give up from 30 s on."""
@@ -43,12 +43,11 @@ def browser_code(redeemed: str, name: str, nonce: str, key: str) -> str:
     return short_code("appmux session", redeemed, name, nonce, *key.split("."))
 
 
-@attrs.define(eq=False, repr=False)
-class BrowserPairing:
+class BrowserPairing(Part):
     """Lets browsers redeem the tickets of one broker."""
 
     pairing: Pairing
-    letters: Letters = attrs.field(factory=Letters)
+    letters: Letters = msgspec.field(default_factory=Letters)
 
     async def redeem(self, body: bytes, address: str) -> Reply:
         """Return the reply to a browser: paired, refused, or that it has to ask again."""

@@ -13,9 +13,10 @@ import hashlib
 import secrets
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.access.tickets import PairingTicket
+from mux.core.part import Part
 
 ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """32 signs that nobody confuses: without I, O, 0, 1."""
@@ -33,14 +34,13 @@ def normal(text: str) -> str:
     return text.upper().translate({ord(" "): None, ord("-"): None})
 
 
-@attrs.define(eq=False, repr=False)
-class Letters:
+class Letters(Part):
     """The letters that are good now, and those that a device has used already."""
 
     _now: bytes = b""
     """Digest of the letters that may be used; empty if there are none."""
     _wrong: int = 0
-    _tickets: dict[bytes, PairingTicket] = attrs.field(factory=dict)
+    _tickets: dict[bytes, PairingTicket] = msgspec.field(default_factory=dict)
     """By digest: the ticket of the letters that may be used, and those that have been."""
 
     def make(self, ticket: PairingTicket) -> str:

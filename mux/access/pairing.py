@@ -25,7 +25,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-import attrs
 import msgspec
 import structlog
 import trio
@@ -42,6 +41,7 @@ from mux.core.extension.devices import (
     Outcome,
     PairRequest,
 )
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.errors import AppmuxError
 
@@ -74,8 +74,7 @@ class PairingError(AppmuxError):
     """A pairing that can't begin, or can't be confirmed."""
 
 
-@attrs.define(eq=False, repr=False)
-class Pairing:
+class Pairing(Part):
     """All tickets of a broker."""
 
     registry: DeviceRegistry
@@ -85,9 +84,9 @@ class Pairing:
     """``record(kind, fields)`` puts a pairing's outcome into the audit log."""
     replaced: Callable[[str], None] = lambda _name: None
     """Called with the name of a device whose place another takes: it has to go first."""
-    _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
+    _tickets: dict[str, PairingTicket] = msgspec.field(default_factory=dict)
     """Tickets by their digest, until they expire, used or not."""
-    _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+    _ids: itertools.count[int] = msgspec.field(default_factory=lambda: itertools.count(1))
 
     # -- the operator begins ---------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ import secrets
 import socket
 from typing import Final, Literal
 
-import attrs
 import msgspec
 import trio
 
@@ -24,6 +23,7 @@ from mux.access.authentication import AuthError, bearer, device_principal
 from mux.access.device import Device, digest_of
 from mux.access.devices import DeviceRegistry
 from mux.core.extension.sessions import Session, ShortToken
+from mux.core.part import Part
 from mux.core.policy.principal import Principal
 
 CHALLENGE_SECONDS: Final = 10.0
@@ -89,16 +89,15 @@ class _Token(msgspec.Struct, frozen=True):
     """Expiry in Unix seconds, of a clock that may be set back."""
 
 
-@attrs.define(eq=False, repr=False)
-class Sessions:
+class Sessions(Part):
     """Challenges and short tokens of one broker."""
 
     registry: DeviceRegistry
-    host: str = attrs.field(factory=socket.gethostname)
+    host: str = msgspec.field(default_factory=socket.gethostname)
     """This machine's name, which people have to see before they approve anything on it."""
-    _tokens: dict[str, _Token] = attrs.field(factory=dict)
+    _tokens: dict[str, _Token] = msgspec.field(default_factory=dict)
     """By digest, oldest first."""
-    _asked: dict[str, Challenge] = attrs.field(factory=dict)
+    _asked: dict[str, Challenge] = msgspec.field(default_factory=dict)
     """Challenges for plain requests, by nonce, oldest first."""
 
     # -- the challenge -----------------------------------------------------------------------------

@@ -18,12 +18,12 @@ import ipaddress
 import math
 from typing import Any, Final
 
-import attrs
 import msgspec
 import trio
 
 from mux.config.addresses import host_of
 from mux.config.proxies import plain
+from mux.core.part import Part
 
 FREE: Final = 3
 """Failures of an address that aren't delayed: a person mistypes."""
@@ -77,14 +77,13 @@ class Counted(msgspec.Struct, frozen=True):
     """True if the owner of the token or ticket has failed too often."""
 
 
-@attrs.define(eq=False, repr=False)
-class LoginThrottle:
+class LoginThrottle(Part):
     """The failures of each address and of each known owner of a token or ticket."""
 
     total: int = 0
     """All failures since the start."""
-    _addresses: dict[str, _Failed] = attrs.field(factory=dict)
-    _known: dict[str, _Failed] = attrs.field(factory=dict)
+    _addresses: dict[str, _Failed] = msgspec.field(default_factory=dict)
+    _known: dict[str, _Failed] = msgspec.field(default_factory=dict)
     _waiting: int = 0
 
     async def wait(self, counted: Counted) -> None:

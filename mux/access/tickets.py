@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-import attrs
 import msgspec
 import trio
 
 from mux.access.device import Device
 from mux.core.extension.devices import Kind, Outcome
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.scope import Scope
 
@@ -46,8 +46,7 @@ class Browser(msgspec.Struct, frozen=True):
     """Time on trio's clock by which the operator must have decided."""
 
 
-@attrs.define(eq=False, repr=False)
-class PairingTicket:
+class PairingTicket(Part):
     """A ticket, and the pairing that it begins."""
 
     id: int
@@ -65,10 +64,10 @@ class PairingTicket:
     again: int = 0
     """Times that the ticket was sent once more after its use."""
     device: Device | None = None
-    token: str = attrs.field(default="", repr=False)
+    token: str = msgspec.field(default="")
     browser: Browser | None = None
     """The browser that has sent the ticket; None for a device that gets a token."""
-    ended: trio.Event = attrs.field(factory=trio.Event)
+    ended: trio.Event = msgspec.field(default_factory=trio.Event)
     """Set once the operator has decided, or can't decide any more."""
 
     def holds(self, now: float, wall: float) -> bool:

@@ -6,7 +6,7 @@ Read ``broker`` first: it takes each of the ``events`` and returns ``commands``.
 ``features``, which ``wiring`` makes around one ``state``, by the rules of ``policy`` and in the
 language of ``protocol``; ``extension`` has what the broker adds to it. ``audit_events`` and
 ``audit_approvals`` say what the audit log records, ``status_report`` and ``figures`` what operators
-see. ``limits`` has every limit.
+see. ``limits`` has every limit; ``part`` is the base of features and other parts.
 
 Imports attrs and msgspec, and nothing else of the package.
 """

@@ -8,7 +8,6 @@ Used by ``notifications`` for each answer, and by ``broker`` when time has passe
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core import audit_events
@@ -18,6 +17,7 @@ from mux.core.features.requests import turn_interrupts
 from mux.core.features.requests.deduplication import REVERT
 from mux.core.features.requests.turn_interrupts import INTERRUPT
 from mux.core.features.turns.shared_titles import LOADED
+from mux.core.part import Part
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -33,8 +33,7 @@ from mux.core.state.scheduler import BROKER, QUEUE
 from mux.core.wiring import Features
 
 
-@attrs.define(eq=False, repr=False)
-class ResponseRouter:
+class ResponseRouter(Part):
     """Routes answers, and applies what follows from them."""
 
     parts: Features

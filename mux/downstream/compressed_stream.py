@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
+from mux.core.part import Part
 from mux.downstream.compression import (
     UNPACKED_BYTES,
     DamagedError,
@@ -153,8 +155,7 @@ def _payload(frames: memoryview, at: int) -> tuple[int, int]:
     return start, start + length
 
 
-@attrs.define(eq=False, repr=False)
-class FrameUnpacker:
+class FrameUnpacker(Part):
     """Turns one client's frames into frames without compression. No I/O.
 
     Frames of messages that aren't compressed pass, as their bytes come.
@@ -164,10 +165,10 @@ class FrameUnpacker:
     frames: FrameReader
     """The parser that the plain frames are for. Its limit holds for a compressed message, too: as
     it comes, and unpacked."""
-    _buffer: bytearray = attrs.field(factory=bytearray)
+    _buffer: bytearray = msgspec.field(default_factory=bytearray)
     _passing: int = 0
     """Bytes of a frame that passes, and that haven't come yet."""
-    _parts: list[bytes] = attrs.field(factory=list)
+    _parts: list[bytes] = msgspec.field(default_factory=list)
     """Payloads of the compressed message that is under way."""
     _size: int = 0
     _opcode: int = 0

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import attrs
-
+from mux.core.part import Part
 from mux.errors import AppmuxError
 from mux.posix import private_file
 
@@ -43,14 +42,13 @@ def open_certificate(tls: Tls) -> Certificate | None:
     return Certificate(tls.cert, tls.key, read(tls.cert, tls.key))
 
 
-@attrs.define(eq=False, repr=False)
-class Certificate:
+class Certificate(Part):
     """A certificate and its key, read from PEM files."""
 
     cert: Path
     """With its chain, the server's own certificate first."""
     key: Path
-    context: ssl.SSLContext = attrs.field(repr=False)
+    context: ssl.SSLContext
     """For new connections."""
 
     def read_again(self) -> Callable[[], None]:

@@ -18,9 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from mux.core.extension.files import Opened
+from mux.core.part import Part
 from mux.core.policy.principal import Principal
 from mux.errors import AppmuxError
 from mux.files.beneath import open_file
@@ -75,13 +77,12 @@ class Download:
             self.file = -1
 
 
-@attrs.define(eq=False, repr=False)
-class Downloads:
+class Downloads(Part):
     """The files that may be fetched, by the token in their URL."""
 
     may: Callable[[Principal], bool] = lambda _principal: True
     """Returns whether a principal still has what it had: it may have been shut out meanwhile."""
-    _open: OrderedDict[str, Download] = attrs.field(factory=OrderedDict)
+    _open: OrderedDict[str, Download] = msgspec.field(default_factory=OrderedDict)
 
     def offer(self, path: str, directory: str, whose: Principal) -> Opened:
         """Open a file and return under which URL it is fetched. Raises ``FileError``."""

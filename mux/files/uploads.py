@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import attrs
+import msgspec
 import structlog
 import trio
 from msgspec import structs
 
 from mux.core.events import FilePlaced
+from mux.core.part import Part
 from mux.core.policy.principal import Principal
 from mux.files import limits, names
 from mux.files.errors import CHECKSUM_MISMATCH, NO_ROOM, TOO_MUCH, UploadError
@@ -86,8 +88,7 @@ class Upload:
         return self.touched + seconds
 
 
-@attrs.define(eq=False, repr=False)
-class Uploads:
+class Uploads(Part):
     """All uploads of one broker."""
 
     spool: Spool
@@ -100,7 +101,7 @@ class Uploads:
     in_threads: bool = True
     """True if files go into their thread's directory."""
     clock: Callable[[], float] = time.time
-    _uploads: dict[str, Upload] = attrs.field(factory=dict)
+    _uploads: dict[str, Upload] = msgspec.field(default_factory=dict)
     """By id, the oldest first."""
     _loaded: bool = False
 

@@ -13,7 +13,9 @@ import hmac
 import secrets
 from typing import Final, Literal
 
-import attrs
+import msgspec
+
+from mux.core.part import Part
 
 PREFIX: Final = "amt_"
 """Distinguishes a ticket from a device's token, for us and for programs that look for leaked
@@ -32,11 +34,10 @@ Answer = Literal["approve", "decline"]
 ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 
-@attrs.define(eq=False, repr=False)
-class AnswerTicket:
+class AnswerTicket(Part):
     """A ticket. It is over when either clock says so."""
 
-    digest: str = attrs.field(repr=False)
+    digest: str
     device: str
     """The key of the device that may use it."""
     request: int
@@ -54,11 +55,10 @@ class AnswerTicket:
         return self.until <= now or self.wall_until <= wall
 
 
-@attrs.define(eq=False, repr=False)
-class AnswerTickets:
+class AnswerTickets(Part):
     """All tickets, by digest."""
 
-    _tickets: dict[str, AnswerTicket] = attrs.field(factory=dict, repr=False)
+    _tickets: dict[str, AnswerTicket] = msgspec.field(default_factory=dict)
 
     def issue(
         self, device: str, request: int, push: str, *, seconds: float, now: float, wall: float

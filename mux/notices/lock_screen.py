@@ -14,11 +14,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-import attrs
 import msgspec
 import trio
 
 from mux.access.replies import Reply, malformed
+from mux.core.part import Part
 from mux.core.policy.principal import Principal, device_key
 from mux.notices.answer_tickets import PREFIX, Answer, AnswerTicket
 from mux.notices.delivery import NoticeDelivery
@@ -33,8 +33,7 @@ class _Sent(msgspec.Struct):
     ticket: str = ""
 
 
-@attrs.define(eq=False, repr=False)
-class LockScreen:
+class LockScreen(Part):
     """Answers these requests for one broker."""
 
     delivery: NoticeDelivery

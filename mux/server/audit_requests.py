@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import attrs
 import msgspec
 import trio
 
 from mux.core.extension.audit import Actor, AuditPage, AuditParams, AuditRecord
+from mux.core.part import Part
 from mux.errors import AppmuxError
 from mux.storage import audit_pages
 
@@ -25,12 +25,13 @@ class AuditRequestError(AppmuxError):
     """A request for a page of the audit log whose params are wrong."""
 
 
-@attrs.define(eq=False, repr=False)
-class AuditRequests:
+class AuditRequests(Part):
     """Reads pages of one broker's audit log, one after another."""
 
     directory: Path
-    _one_reader: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _one_reader: trio.CapacityLimiter = msgspec.field(
+        default_factory=lambda: trio.CapacityLimiter(1)
+    )
 
     async def list(self, params: bytes) -> AuditPage:
         """Return the page that a request wants. Raises ``AppmuxError``."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux.core.commands import ReadJournal
 from mux.core.events import JournalExtent, JournalRead, PastRemembered
+from mux.core.part import Part
 from mux.dispatcher import Dispatcher
 from mux.storage.journal import Store, StoreError
 
@@ -25,16 +26,15 @@ log = structlog.get_logger()
 _Channel = tuple[trio.MemorySendChannel[ReadJournal], trio.MemoryReceiveChannel[ReadJournal]]
 
 
-@attrs.define(eq=False, repr=False)
-class JournalReads:
+class JournalReads(Part):
     """Reads entries for clients that are behind, one client after another."""
 
     store: Store
     dispatcher: Dispatcher
     _extent: JournalExtent | None = None
     """The extent as the core was last told."""
-    _commands: _Channel = attrs.field(
-        factory=lambda: trio.open_memory_channel[ReadJournal](math.inf)
+    _commands: _Channel = msgspec.field(
+        default_factory=lambda: trio.open_memory_channel[ReadJournal](math.inf)
     )
 
     def read(self, command: ReadJournal) -> None:

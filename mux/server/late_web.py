@@ -9,12 +9,12 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import h11
 import trio
 
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
+from mux.core.part import Part
 from mux.downstream.request import Request
 from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from mux.web.application import Application
 
 
-@attrs.define(eq=False, repr=False)
-class LateWeb:
+class LateWeb(Part):
     """Stands for the application, before and after it is loaded."""
 
     devices: DeviceRequests

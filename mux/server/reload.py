@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux.access.authentication import Authenticator
+from mux.core.part import Part
 from mux.downstream.tls import Certificate
 from mux.errors import AppmuxError
 from mux.storage.audit_log import Audit
@@ -22,14 +23,13 @@ RELOAD_SECONDS = 10.0
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Reload:
+class Reload(Part):
     """Reads again what may change while the broker runs."""
 
     authenticator: Authenticator
     certificate: Certificate | None
     audit: Audit
-    _asked: trio.Event = attrs.field(factory=trio.Event)
+    _asked: trio.Event = msgspec.field(default_factory=trio.Event)
 
     def ask(self) -> None:
         """Have `run` read again."""

@@ -9,13 +9,13 @@ Used by ``client_messages`` and ``broker``.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core import audit_approvals
 from mux.core.commands import NoticeAnswerJudged
 from mux.core.features.approvals.outcomes import BY_NOTICE
 from mux.core.features.approvals.server_requests import ServerRequests
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain
@@ -26,8 +26,7 @@ from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 
-@attrs.define(eq=False, repr=False)
-class ApprovalAnswers:
+class ApprovalAnswers(Part):
     """Judges the answers, and hands on those that count."""
 
     state: State

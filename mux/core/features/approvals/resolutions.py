@@ -7,18 +7,16 @@ Used by ``server_requests``, ``recovery`` and ``NotificationRouter``.
 
 from __future__ import annotations
 
-import attrs
-
 from mux.core import audit_approvals
 from mux.core.features.approvals import outcomes
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import State
 
 
-@attrs.define(eq=False, repr=False)
-class Resolutions:
+class Resolutions(Part):
     """Resolved, withdrawn and lost requests."""
 
     state: State

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import shlex
 
-import attrs
 import msgspec
 
 from mux.core import audit_approvals, audit_events
@@ -21,6 +20,7 @@ from mux.core.features.approvals import outcomes
 from mux.core.features.approvals.approval_items import item_about, params_in
 from mux.core.features.approvals.resolutions import Resolutions
 from mux.core.features.approvals.voting import Voting
+from mux.core.part import Part
 from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc
@@ -40,8 +40,7 @@ LATE = "answer/late"
 """Counts answers to requests that are over, or were answered before."""
 
 
-@attrs.define(eq=False, repr=False)
-class ServerRequests:
+class ServerRequests(Part):
     """Offers and answers."""
 
     state: State

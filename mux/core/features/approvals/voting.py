@@ -10,11 +10,11 @@ resolved for all clients when it is decided.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core import audit_approvals, audit_events
 from mux.core.features.clients.attention import Attention
+from mux.core.part import Part
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
@@ -53,13 +53,12 @@ HOW_LOCAL = (
 between."""
 
 
-@attrs.define(eq=False, repr=False)
-class Voting:
+class Voting(Part):
     """Votes on approvals, and the texts about them."""
 
     state: State
     attention: Attention
-    _waiting: dict[int, ServerRequest] = attrs.field(factory=dict)
+    _waiting: dict[int, ServerRequest] = msgspec.field(default_factory=dict)
     """The requests with a machine's vote that waits while a person looks, by id."""
 
     def take(self, request: ServerRequest, client: Client, result: bytes) -> bytes | None:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import attrs
 import msgspec
 
 from mux.core.extension.notices import FocusHeld, FocusParams
+from mux.core.part import Part
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -41,8 +41,7 @@ Look = tuple[Client, float]
 """The client that looks, and until when, if it sends nothing more."""
 
 
-@attrs.define(eq=False, repr=False)
-class Attention:
+class Attention(Part):
     """Tracks which client looks at which thread."""
 
     state: State
@@ -162,8 +161,7 @@ class Attention:
             at = record.parent
 
 
-@attrs.define(eq=False, repr=False)
-class Glance:
+class Glance(Part):
     """At one moment, who looks at each thread and until when: of several, who looks longest.
 
     Gives the results of ``Attention.has_person``, without going through every client for every
@@ -173,7 +171,7 @@ class Glance:
     attention: Attention
     anywhere: Look | None = None
     """The client that looks longest, at any thread or none."""
-    _at: dict[str | None, Look] = attrs.field(factory=dict)
+    _at: dict[str | None, Look] = msgspec.field(default_factory=dict)
 
     def add(self, client: Client) -> None:
         """Add what a client looks at."""

@@ -7,10 +7,10 @@ picture. A client that is behind gets the picture when it is live again.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.extension import following as extension
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.state.client import Client, ClientState
@@ -29,21 +29,20 @@ Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
 """The facts that make two pictures differ: clients, what they follow, when they last drove."""
 
 
-@attrs.define(eq=False, repr=False)
-class Presence:
+class Presence(Part):
     """The pictures that clients were sent."""
 
     state: State
     seen: int = 0
     """The ``threads.changes`` of the last look."""
-    _aware: dict[ClientId, Client] = attrs.field(factory=dict)
+    _aware: dict[ClientId, Client] = msgspec.field(default_factory=dict)
     """Clients that know the broker. With thousands of others attached, looking through all of them
     whenever one comes would be a tenth of what that costs."""
     _not_before: float = 0.0
     """When the next picture may be sent."""
     _due: float = NEVER
     """When a change that had to wait is sent."""
-    _sent: dict[ClientId, Picture] = attrs.field(factory=dict)
+    _sent: dict[ClientId, Picture] = msgspec.field(default_factory=dict)
     """The picture that each client was sent last."""
 
     def came(self, client: Client) -> None:

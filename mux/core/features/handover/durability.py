@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+import msgspec
 
 from mux.core.commands import SaveState
+from mux.core.part import Part
 from mux.core.state import durable
 from mux.core.state.durable import (
     Key,
@@ -35,12 +36,11 @@ from mux.core.state.turn_queues import QueuedTurn
 from mux.core.state.unsaved_thread import UnsavedThread
 
 
-@attrs.define(eq=False, repr=False)
-class Durability:
+class Durability(Part):
     """Reads the facts of touched keys."""
 
     state: State
-    _saved: dict[Key, bytes] = attrs.field(factory=dict)
+    _saved: dict[Key, bytes] = msgspec.field(default_factory=dict)
     """What was saved last."""
 
     def save(self) -> None:

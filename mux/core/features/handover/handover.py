@@ -28,6 +28,7 @@ from mux.core.features.handover.durability import Durability
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
+from mux.core.part import Part
 from mux.core.protocol import handover_answers, jsonrpc, thread_messages
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
@@ -327,8 +328,7 @@ class Handover:
         self._listing.clear()
 
 
-@attrs.define(eq=False, repr=False)
-class _Kinds:
+class _Kinds(Part):
     """The saved facts, by kind."""
 
     saved: dict[str, bytes]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.digest import Digest, DigestCommands, DigestParams
 from mux.core.features.history.digest_summary import Summary
 from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
@@ -19,8 +19,7 @@ from mux.core.state.state import State
 METHOD: Final = "mux/thread/digest"
 
 
-@attrs.define(eq=False, repr=False)
-class Digests:
+class Digests(Part):
     """Makes digests."""
 
     state: State

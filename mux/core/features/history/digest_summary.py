@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import attrs
 import msgspec
 
 from mux.core.extension.approvals import Decided
 from mux.core.extension.digest import DigestFile, DigestTurn, FailedCommand
 from mux.core.features.history.file_changes import changes_in
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.cards import one_line
 from mux.core.state.client import DECIDED
@@ -31,15 +31,14 @@ LONGEST_COMMAND: Final = 2048
 _Kept = TypeVar("_Kept")
 
 
-@attrs.define(eq=False, repr=False)
-class Summary:
+class Summary(Part):
     """A summary of what happened, from the messages taken in so far."""
 
-    turns: OrderedDict[str, DigestTurn] = attrs.field(factory=OrderedDict)
-    files: OrderedDict[str, DigestFile] = attrs.field(factory=OrderedDict)
-    failed: list[FailedCommand] = attrs.field(factory=list)
-    decisions: list[Decided] = attrs.field(factory=list)
-    errors: list[str] = attrs.field(factory=list)
+    turns: OrderedDict[str, DigestTurn] = msgspec.field(default_factory=OrderedDict)
+    files: OrderedDict[str, DigestFile] = msgspec.field(default_factory=OrderedDict)
+    failed: list[FailedCommand] = msgspec.field(default_factory=list)
+    decisions: list[Decided] = msgspec.field(default_factory=list)
+    errors: list[str] = msgspec.field(default_factory=list)
     ran: int = 0
     cut: bool = False
     """True if there was more of a kind than is kept."""

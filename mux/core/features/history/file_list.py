@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.files import FileAdded, How, ThreadFile
 from mux.core.features.history.file_changes import changes_in
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.client import ADDED
 
@@ -33,13 +33,12 @@ def absolute(path: str, directory: str) -> str:
     return "/" + "/".join(parts)
 
 
-@attrs.define(eq=False, repr=False)
-class FileList:
+class FileList(Part):
     """The files told of so far, by path, the latest last."""
 
     directory: str
     """The thread's; paths may start from there."""
-    files: OrderedDict[str, ThreadFile] = attrs.field(factory=OrderedDict)
+    files: OrderedDict[str, ThreadFile] = msgspec.field(default_factory=OrderedDict)
     cut: bool = False
     """True if there were more than are kept."""
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 
 from mux.core.commands import ReadJournal
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
@@ -38,8 +39,7 @@ class Sum(Protocol):
         """Take in one message of the thread, in order."""
 
 
-@attrs.define(eq=False, repr=False)
-class Sweep:
+class Sweep(Part):
     """A sweep that is under way, or over."""
 
     client: ClientId
@@ -57,12 +57,11 @@ class Sweep:
     """Bytes read so far."""
 
 
-@attrs.define(eq=False, repr=False)
-class JournalSweeps:
+class JournalSweeps(Part):
     """The sweeps under way, by number."""
 
     state: State
-    _sweeps: dict[int, Sweep] = attrs.field(factory=dict)
+    _sweeps: dict[int, Sweep] = msgspec.field(default_factory=dict)
     _last: int = 0
 
     def begin(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.core import audit_events
@@ -20,6 +19,7 @@ from mux.core.extension.files import FileAdded, FilesOf, OpenParams
 from mux.core.extension.files import ThreadFiles as Listed
 from mux.core.features.history.file_list import FileList, absolute
 from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
@@ -36,8 +36,7 @@ class ToOpen(msgspec.Struct, frozen=True):
     directory: str
 
 
-@attrs.define(eq=False, repr=False)
-class ThreadFiles:
+class ThreadFiles(Part):
     """Tells of the files of threads."""
 
     state: State

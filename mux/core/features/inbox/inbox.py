@@ -7,7 +7,6 @@ changed (``inbox_changes``).
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.extension import inbox as extension
@@ -16,6 +15,7 @@ from mux.core.features.inbox.inbox_cards import InboxCards
 from mux.core.features.inbox.inbox_changes import InboxChanges
 from mux.core.features.inbox.inbox_picture import InboxPicture
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
@@ -30,8 +30,7 @@ PEOPLES = ("cli", "vscode", "exec", "appServer", "unknown")
 """The sources of threads that a person sees; sub-agents' have others."""
 
 
-@attrs.define(eq=False, repr=False)
-class InboxRequests:
+class InboxRequests(Part):
     """Pages of the inbox, for whoever asks."""
 
     state: State

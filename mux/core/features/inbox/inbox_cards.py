@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features.notices import notice_sources
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.thread_messages import Status
@@ -26,15 +26,14 @@ _ENDS: Final[frozenset[TurnEnd]] = frozenset({"completed", "failed", "interrupte
 Fields = dict[str, msgspec.Raw]
 
 
-@attrs.define(eq=False, repr=False)
-class InboxCards:
+class InboxCards(Part):
     """All cards, the threads that run, and the account's limits."""
 
     state: State
-    cards: Cards = attrs.field(factory=Cards)
-    running: dict[str, None] = attrs.field(factory=dict)
+    cards: Cards = msgspec.field(default_factory=Cards)
+    running: dict[str, None] = msgspec.field(default_factory=dict)
     """Threads whose turn runs."""
-    limits: dict[str, Fields] = attrs.field(factory=dict)
+    limits: dict[str, Fields] = msgspec.field(default_factory=dict)
     """The account's limits by id. Updates are sparse: a null says nothing new."""
     limits_version: int = 0
     """Counts the changes of ``limits``."""

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import attrs
+import msgspec
 
 from mux.core.extension import inbox as extension
 from mux.core.extension.inbox import InboxAppServer, InboxChanged, InboxThread, Need
@@ -23,6 +24,7 @@ from mux.core.features.clients.presence import BYTES_PER_SECOND
 from mux.core.features.inbox import inbox_picture
 from mux.core.features.inbox.inbox_cards import InboxCards
 from mux.core.features.inbox.inbox_picture import InboxPicture, Sign, difference
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
@@ -35,14 +37,13 @@ INTERVAL = 0.25
 """Seconds between two tellings: a person doesn't see more, and a burst is one of them."""
 
 
-@attrs.define(eq=False, repr=False)
-class _Follower:
+class _Follower(Part):
     """A client that follows the inbox, and what it has been sent."""
 
-    needs: dict[str, Sign] = attrs.field(factory=dict)
-    had: set[str] = attrs.field(factory=set)
+    needs: dict[str, Sign] = msgspec.field(default_factory=dict)
+    had: set[str] = msgspec.field(default_factory=set)
     """Threads that it has had whole, and every change since."""
-    owed: set[str] = attrs.field(factory=set)
+    owed: set[str] = msgspec.field(default_factory=set)
     """Threads that changed while it was behind."""
     limits: int = 0
     app_server: InboxAppServer | None = None
@@ -61,23 +62,22 @@ class _Update:
     app_server: bool
 
 
-@attrs.define(eq=False, repr=False)
-class InboxChanges:
+class InboxChanges(Part):
     """The followers of the inbox, and what each of them is still to be told."""
 
     state: State
     cards: InboxCards
     picture: InboxPicture
-    followers: dict[ClientId, _Follower] = attrs.field(factory=dict)
+    followers: dict[ClientId, _Follower] = msgspec.field(default_factory=dict)
     revision: int = 0
-    _touched: set[str] = attrs.field(factory=set)
+    _touched: set[str] = msgspec.field(default_factory=set)
     """Threads of which something may have changed since the last telling."""
-    _sent: dict[str, InboxThread] = attrs.field(factory=dict)
+    _sent: dict[str, InboxThread] = msgspec.field(default_factory=dict)
     """Each thread as followers were told of it last."""
-    _shown: set[str] = attrs.field(factory=set)
+    _shown: set[str] = msgspec.field(default_factory=set)
     """Threads that any follower may have been shown."""
-    _needs: Counter[str] = attrs.field(factory=Counter)
-    _queues: dict[str, tuple[int, object]] = attrs.field(factory=dict)
+    _needs: Counter[str] = msgspec.field(default_factory=Counter)
+    _queues: dict[str, tuple[int, object]] = msgspec.field(default_factory=dict)
     _seen: tuple[object, ...] = ()
     """What ``refresh`` compares (see ``_changes``), as it was the last time."""
     _head: int = 0

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import msgspec
 
 from mux.core.extension.inbox import (
@@ -23,6 +22,7 @@ from mux.core.extension.queue import By
 from mux.core.features.approvals.approval_view import QUESTIONS, root_of, view
 from mux.core.features.approvals.voting import Voting
 from mux.core.features.inbox.inbox_cards import InboxCards
+from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
@@ -37,8 +37,7 @@ Sign = tuple[object, ...]
 """What makes two tellings of one need differ, apart from its age."""
 
 
-@attrs.define(eq=False, repr=False)
-class InboxPicture:
+class InboxPicture(Part):
     """Makes the parts of an inbox."""
 
     state: State

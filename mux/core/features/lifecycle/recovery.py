@@ -15,13 +15,13 @@ then the process is stopped, and all goes on as after a crash, only that nothing
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
 from mux.core.features.approvals.resolutions import Resolutions
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
@@ -49,14 +49,13 @@ BEGUN_AGAIN = {
 life can go on with."""
 
 
-@attrs.define(eq=False, repr=False)
-class Recovery:
+class Recovery(Part):
     """The ends and beginnings of the app-server's lives."""
 
     state: State
     client_requests: ClientRequests
     resolutions: Resolutions
-    _resuming: dict[int, str] = attrs.field(factory=dict)
+    _resuming: dict[int, str] = msgspec.field(default_factory=dict)
     """Threads that are being given to the next life, by wire id."""
     _probe: Request | None = None
     """The request that probes a silent app-server."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import attrs
-
 from mux.core.commands import LogNoticeDecision, Notify
 from mux.core.features.clients.attention import Attention
+from mux.core.part import Part
 from mux.core.policy.notice import ESCALATES, WAITING, Recipient, Timing
 from mux.core.state.notice_records import OpenNotice
 from mux.core.state.state import NEVER, State
@@ -23,8 +22,7 @@ REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_register
 """Why a notice isn't sent, for the metrics."""
 
 
-@attrs.define(eq=False, repr=False)
-class NoticeEscalation:
+class NoticeEscalation(Part):
     """Decides to which device a notice is sent next."""
 
     state: State

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from mux.core.features.notices import notice_sources
 from mux.core.features.notices.notice_sources import Turn
 from mux.core.features.notices.notices import Notices, client_name
+from mux.core.part import Part
 from mux.core.policy.notice import Kind
 from mux.core.state.client import Client
 from mux.core.state.notice_records import NoticeRecords
@@ -36,8 +35,7 @@ _GOAL_KINDS: Final[dict[str, Kind]] = {
 }
 
 
-@attrs.define(eq=False, repr=False)
-class NoticeTriggers:
+class NoticeTriggers(Part):
     """Raises notices of turns, goals and limits, and ends them."""
 
     state: State

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-import attrs
 import msgspec
 
 from mux.core import audit_events
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.requests.deprecation_notices import history_field
 from mux.core.features.requests.turn_interrupts import INTERRUPT, is_late
+from mux.core.part import Part
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -42,15 +42,14 @@ STARTS = frozenset({"thread/start", "thread/fork"})
 """Methods that make a thread, which is there whoever gets the answer."""
 
 
-@attrs.define(eq=False, repr=False)
-class ClientRequests:
+class ClientRequests(Part):
     """Requests of clients and of the broker itself."""
 
     state: State
     deduplicator: Deduplicator
-    wires_lately: deque[int] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
+    wires_lately: deque[int] = msgspec.field(default_factory=lambda: deque(maxlen=ANSWERED_LATELY))
     """Wire ids of the requests answered last, the broker's own included: they are nobody's."""
-    here: list[Request] = attrs.field(factory=list)
+    here: list[Request] = msgspec.field(default_factory=list)
     """Requests whose turn has come and which the broker carries out itself (``replay``)."""
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:

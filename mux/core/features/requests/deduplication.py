@@ -11,9 +11,9 @@ failed is forgotten, so that the retry runs; so is an id whose turn was taken ba
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -47,8 +47,7 @@ class _RevertRequest(msgspec.Struct):
     params: _Revert
 
 
-@attrs.define(eq=False, repr=False)
-class Deduplicator:
+class Deduplicator(Part):
     """Recognizes the messages that were sent before (``state.sent_messages``)."""
 
     state: State

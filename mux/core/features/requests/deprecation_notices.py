@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.request import Request
@@ -32,12 +32,13 @@ _TURNS_BY = {
 """The field by which a request asks for all turns of a thread, or not."""
 
 
-@attrs.define(eq=False, repr=False)
-class DeprecationNotices:
+class DeprecationNotices(Part):
     """The requests that may be the cause of a notice."""
 
     state: State
-    answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
+    answered_lately: deque[Request] = msgspec.field(
+        default_factory=lambda: deque(maxlen=ANSWERED_LATELY)
+    )
     """The requests answered last, which may still be the cause of a notice."""
 
     def remember(self, request: Request) -> None:

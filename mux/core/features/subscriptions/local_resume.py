@@ -11,10 +11,10 @@ place among what is lost with the app-server.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State
@@ -28,8 +28,7 @@ PAGE = 100
 """Turns of a source listed at once: all that most threads have."""
 
 
-@attrs.define(eq=False, repr=False)
-class _Reading:
+class _Reading(Part):
     """A ``thread/resume`` that waits."""
 
     request: Request
@@ -40,19 +39,18 @@ class _Reading:
     """The broker's own record of the thread."""
     read: dict[str, bytes] | None = None
     """The thread's fields, as the app-server has them."""
-    turns: list[dict[str, bytes]] = attrs.field(factory=list)
+    turns: list[dict[str, bytes]] = msgspec.field(default_factory=list)
     """The turns of the thread's source, the latest first."""
     size: int = 0
     """Bytes of these."""
 
 
-@attrs.define(eq=False, repr=False)
-class LocalResumes:
+class LocalResumes(Part):
     """The resumes under way, by the wire id of the request made last for each."""
 
     state: State
     client_requests: ClientRequests
-    _waiting: dict[int, _Reading] = attrs.field(factory=dict)
+    _waiting: dict[int, _Reading] = msgspec.field(default_factory=dict)
 
     def begins(self, request: Request, error: bytes) -> bool:
         """Return whether the broker can answer a request that failed; it begins to do so then."""

@@ -9,12 +9,12 @@ client then needs a snapshot (``thread/resume``).
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -30,8 +30,7 @@ LOADING_AT_ONCE = 4
 """Threads that the app-server loads at once for one replay: other requests come in between."""
 
 
-@attrs.define(eq=False, repr=False)
-class _Replay:
+class _Replay(Part):
     """A replay that waits for threads to be loaded."""
 
     request: Request
@@ -42,7 +41,7 @@ class _Replay:
     """Threads that need a snapshot first."""
     loading: int = 0
     """How many threads the app-server is loading."""
-    unloaded: list[str] = attrs.field(factory=list)
+    unloaded: list[str] = msgspec.field(default_factory=list)
     """Threads that it will be asked to load."""
 
     @property
@@ -51,14 +50,13 @@ class _Replay:
         return self.request.account
 
 
-@attrs.define(eq=False, repr=False)
-class Replays:
+class Replays(Part):
     """Replays under way."""
 
     state: State
     client_requests: ClientRequests
     clearance: DirectoryClearance
-    _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
+    _loading: dict[int, tuple[_Replay, str]] = msgspec.field(default_factory=dict)
     """The replay and thread of each loading request, by wire id."""
 
     def client_left(self, client: Client) -> None:

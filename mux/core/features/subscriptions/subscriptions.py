@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import attrs
+import msgspec
 
 from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -34,18 +35,17 @@ from mux.core.state.threads import Thread
 USAGE = "thread/tokenUsage/updated"
 
 
-@attrs.define(eq=False, repr=False)
-class Subscriptions:
+class Subscriptions(Part):
     """Decides which client joins and leaves which thread."""
 
     state: State
     client_requests: ClientRequests
     server_requests: ServerRequests
     clearance: DirectoryClearance
-    _loading: dict[int, str] = attrs.field(factory=dict)
+    _loading: dict[int, str] = msgspec.field(default_factory=dict)
     """Sub-agents' threads that were given back and are loaded again for a joiner of their parent,
     by wire id."""
-    _clearing: dict[str, ClientId] = attrs.field(factory=dict)
+    _clearing: dict[str, ClientId] = msgspec.field(default_factory=dict)
     """Such threads for which it isn't known yet how this joiner may load them."""
 
     # ── joining by an answer ──────────────────────────────────────────────────────────────────

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import attrs
 import msgspec
 
 from mux.core import audit_events
+from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -22,8 +22,7 @@ QUEUE = "mux/queue"
 """The notification of what is queued on a thread now, and what has just changed."""
 
 
-@attrs.define(eq=False, repr=False)
-class QueueRequests:
+class QueueRequests(Part):
     """Answers the requests about queues (``state.turn_queues``)."""
 
     state: State

@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-import attrs
 import msgspec
 
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.state.client import Client
 from mux.core.state.request import Request
@@ -57,8 +57,7 @@ class ReplayedMessage(msgspec.Struct, frozen=True):
     """The request that the message answers; None for a notification."""
 
 
-@attrs.define(eq=False, repr=False)
-class SharedTitles:
+class SharedTitles(Part):
     """The turns of title threads."""
 
     state: State

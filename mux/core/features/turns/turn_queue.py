@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
 import msgspec
 
 from mux.core import audit_events
@@ -29,6 +28,7 @@ from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.turns.queue_requests import actor_named, notify
+from mux.core.part import Part
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
@@ -42,8 +42,7 @@ IfBusy = Literal["steer", "queue", "reject"]
 _UNREADABLE = '`ifBusy`: expected "steer", "queue" or "reject"'
 
 
-@attrs.define(eq=False, repr=False)
-class TurnQueueing:
+class TurnQueueing(Part):
     """Decides on ``ifBusy``, and starts what is queued (``state.turn_queues``)."""
 
     state: State
