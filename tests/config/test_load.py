@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.config import proxies
-from mux.config.load import ConfigError, load, recall
 from mux.config.bounds import BOUNDS
+from mux.config.load import ConfigError, load, recall
 from mux.config.model import FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
 from mux.config.values import toml_value
 from mux.core.policy.approval_policy import Policies, Rule
