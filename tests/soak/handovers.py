@@ -100,6 +100,19 @@ class Handovers:
     """The app-server's generation when the speaker last spoke."""
     installed: int = 0
 
+    async def play(self, times: int) -> list[str]:
+        """Play it to its end. Return at what it got stuck; nothing if it didn't."""
+        stuck: list[str] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.end, times)
+                nursery.start_soon(self.speak)
+                nursery.start_soon(self.listen)
+        except* trio.TooSlowError:
+            latest = self.said[-1] if self.said else "nothing"
+            stuck.append(f"stuck for {PATIENCE:g} s; {latest!r} was said last")
+        return stuck
+
     async def end(self, times: int) -> None:
         """End broker or app-server again and again, now and then two in a row; then stop."""
         for _ in range(times):
@@ -344,10 +357,9 @@ async def soak(times: int, seed: int, other: Path = PACKAGE) -> tuple[list[str],
             cursor = max(_seqs(first.inbox))
             epoch, rng = first.hello["appmux"]["epoch"], random.Random(seed)
             it = Handovers(broker, thread, epoch, rng, cursor, program, other)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(it.end, times)
-                nursery.start_soon(it.speak)
-                nursery.start_soon(it.listen)
+            stuck = await it.play(times)
+            if stuck:
+                return stuck, it.done
             faults = await it.faults()
             async with client(broker, "last") as last:
                 report = await last.request("mux/status")

@@ -92,6 +92,8 @@ class Soak:
     rng: random.Random
     done: Counter[str]
     over: trio.Event = attrs.field(factory=trio.Event)
+    stuck: list[str] = attrs.field(factory=list)
+    """What never came to rest, in words. Then the rest can't be judged."""
 
     async def run(self, seconds: float, wanted: Collection[str]) -> None:
         """Roam for so long, and until all that is wanted has happened; then come to rest."""
@@ -107,7 +109,7 @@ class Soak:
         await self._until_quiet()
         async with trio.open_nursery() as nursery:
             for roamer in self.roamers:
-                nursery.start_soon(roamer.come_to_rest)
+                nursery.start_soon(self._bring_to_rest, roamer)
         await self.resident.request("mux/status")
 
     def happened(self) -> Counter[str]:
@@ -128,9 +130,13 @@ class Soak:
                 os.kill(pid, signal.SIGKILL)
                 self.done["kill"] += 1
 
+    async def _bring_to_rest(self, roamer: Roamer) -> None:
+        if not await roamer.come_to_rest():
+            self.stuck.append(f"{roamer.name} can't come to rest")
+
     async def _until_quiet(self) -> None:
         """No turn runs and nothing waits for an answer: what still does is accepted."""
-        with trio.fail_after(END_PATIENCE):
+        with trio.move_on_after(END_PATIENCE) as waiting:
             while True:
                 report = await self.resident.request("mux/status", timeout=END_PATIENCE)
                 running = [each for each in report["threads"] if each["turn"] is not None]
@@ -139,6 +145,8 @@ class Soak:
                 for each in report["serverRequests"]:
                     await self.resident.respond(each["id"], ACCEPT)
                 await trio.sleep(LOOK_SECONDS)
+        if waiting.cancelled_caught:
+            self.stuck.append(f"after {END_PATIENCE:g} s a turn runs still, or something waits")
 
     async def faults(self, ledger: Ledger) -> list[str]:
         """What is wrong now that all is at rest."""
@@ -181,7 +189,7 @@ async def soak(seconds: float, clients: int, seed: int, wanted: Collection[str] 
         rng = random.Random(f"{seed} soak")
         it = Soak(broker, resident, tuple(threads), roamers, rng, done)
         await it.run(seconds, wanted)
-        faults = await it.faults(ledger)
+        faults = it.stuck or await it.faults(ledger)
         report = await _at_rest(resident)
         faults += [f"left behind: {each}" for each in _left_in(report)]
         figures = _figures(it, ledger, report)
