@@ -127,16 +127,17 @@ class Pipes:
         self.theirs = ()
 
     def close_stdin(self) -> None:
-        """Close stdin, by which an app-server is told to end."""
-        if self.stdin >= 0:
-            os.close(self.stdin)
-            self.stdin = -1
+        """Close stdin, by which an app-server is told to end.
+
+        The next broker is sent all our ends all the same, and there must be something to send: a
+        second descriptor of stderr's end takes stdin's place, to which nothing can be written.
+        """
+        os.dup2(self.stderr, self.stdin, inheritable=False)
 
     def close(self) -> None:
         """Close all ends that are still open."""
         self.close_theirs()
-        self.close_stdin()
-        for descriptor in (self.stdout, self.stderr):
+        for descriptor in self.ours:
             os.close(descriptor)
 
 

@@ -18,7 +18,6 @@ Used by ``cli.entry``.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -183,8 +182,11 @@ class Supervisor:
     def _send_to_broker(self, message: Message, descriptors: list[int] | None = None) -> None:
         if self.broker is None or self.broker.deaf:
             return
-        with contextlib.suppress(OSError):  # it is gone, which `_reap` sees
+        try:
             self.broker.channel.send(message, descriptors or [])
+        except OSError as failure:
+            if not isinstance(failure, ConnectionError):  # else it is gone, which `_reap` sees
+                say(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
 
     def _broker_ended(self, broker: Broker, status: int) -> None:
         self.broker = None

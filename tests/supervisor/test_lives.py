@@ -84,6 +84,23 @@ def test_one_that_goes_on_is_asked_and_then_killed(app: AppServer) -> None:
     assert app.next_step == NEVER
 
 
+@pytest.mark.parametrize("app", [READS_TO_THE_END], indirect=True)
+def test_one_whose_stdin_is_closed_can_be_handed_on(app: AppServer) -> None:
+    app.pipes.close_stdin()
+    app.pipes.close_stdin()  # by its broker, and by a signal to the supervisor
+    assert said(app) == b"eof\n"
+    here, there = socket.socketpair()
+    with here, there:
+        Channel(here).send({"say": "hello"}, app.pipes.ours)
+        [(_, descriptors)] = Channel(there).receive() or []
+    assert len(descriptors) == 3
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(descriptors[0], b"anything")
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert status(app) == 0
+
+
 def test_a_broker_is_excused_for_what_the_supervisor_slept() -> None:
     here, there = socket.socketpair()
     with here, there:
