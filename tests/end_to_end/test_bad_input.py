@@ -29,6 +29,7 @@ from tests.end_to_end.scenes import LIST, app_server_pid, tapped
 
 MIB = 1024 * 1024
 PARSE, INVALID = -32700, -32600
+MANY = "members and list elements"
 LISTED: Final[Json] = {"data": [], "nextCursor": None}
 NEXT = f'{{"id":"next","method":"{LIST}","params":{{}}}}'
 
@@ -108,8 +109,8 @@ REFUSED: Final[dict[str, Refused]] = {
     ),
     "126 deep": Refused(_deep(126), INVALID, "nested deeper", 7),
     "1,000 deep": Refused(_deep(1000), PARSE, "nested deeper"),
-    "100,000 deep": Refused(_deep(100_000), PARSE, "nested deeper"),
-    "100,000 deep, never closed": Refused('{"x":' * 100_000, PARSE, "nested deeper"),
+    "100,000 deep": Refused(_deep(100_000), INVALID, MANY),
+    "100,000 deep, never closed": Refused('{"x":' * 100_000, INVALID, MANY),
     "a binary frame": Refused(_with_id("7"), INVALID, "binary", opcode=BINARY),
     "a binary frame of no text": Refused(b"\x00\xff", INVALID, "binary", opcode=BINARY),
 }

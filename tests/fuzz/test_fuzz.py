@@ -73,7 +73,7 @@ def _everybody(_: Client, __: str) -> bool:
             lambda *_: "",
             "without admin|no sandbox|no approvals|config",
         ),
-        (Client, "hears", _everybody, "heard without observe"),
+        (Client, "receives", _everybody, "heard without observe"),
     ],
 )
 def test_the_oracle_sees_what_is_broken(
