@@ -56,7 +56,7 @@ CHUNK: Final = 4 * MIB
 GIB: Final = 1024 * MIB
 KILLED: Final = (
     ("without checksums", 0, 1.1),
-    ("with checksums of 4 MiB", CHUNK, round(1 + KILLS * CHUNK / GIB, 3)),
+    ("with checksums of 4 MiB", CHUNK, 1 + KILLS * CHUNK / GIB),
 )
 """Bytes with one checksum, and what may be sent. What is in the sockets at a kill is lost: a few
 megabytes over loopback."""
