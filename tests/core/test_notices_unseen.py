@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mux.core.features.notices.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
 from mux.core.state.client import ClientState, Focus
+from tests.core import work
 from tests.core.features.notices.test_notices import LONG, looks
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story
@@ -24,18 +25,12 @@ WATCHER = Principal("wall", "device", scopes=frozenset({"observe"}), device="d3"
 
 def calls(story: Story, peer: Peer, method: str = "thread/list") -> int:
     """How many functions are called for a request of the client's and its answer."""
-    count = 0
 
-    def counted(_frame: FrameType, event: str, _: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    sys.setprofile(counted)
-    try:
+    def ask() -> None:
         peer.asks(method)
         story.answers(story.only(method))
-    finally:
-        sys.setprofile(None)
+
+    count = work.calls(ask)
     peer.heard()
     return count
 
@@ -88,7 +83,7 @@ def test_what_does_change_something_asks_each_client_once_not_for_each_notice() 
 
         def counted(frame: FrameType, event: str, _: object) -> None:
             nonlocal count
-            count += event == "call" and frame.f_code.co_name in ("add", "_until", "_looks")
+            count += event == "call" and frame.f_code.co_name in ("add", "_until", "_record_look")
 
         sys.setprofile(counted)
         looks(peer, "elsewhere")
