@@ -17,9 +17,9 @@ from typing import Final
 import attrs
 
 from bench.asking import CHEAP
-from bench.figures import Figure, Plan, alternately
+from bench.figures import Figure, Plan, alternately, at_most_times
 from bench.real_pace import nanoseconds, processes
-from bench.sides import HERE, SIDES, loading, median, serving
+from bench.sides import HERE, SIDES, loading, serving
 from bench.turns import DELTA_TEXT
 from mux.demo.scripted_model import Say, Scripted
 
@@ -73,16 +73,11 @@ def measure(plan: Plan) -> list[Figure]:
     """CPU of a turn, and the neighbour's 99th percentile, natively and brokered alternately."""
     # What a run costs is the app-server's work for so many turns, so there are few of them.
     runs = alternately(SIDES, max(1, plan.repeat - 1), partial(crowd, plan.paced_seconds / 2))
+    cpu = {side: [each.cpu for each in runs[side]] for side in SIDES}
+    p99 = {side: [each.p99 for each in runs[side]] for side in SIDES}
     return [
-        _over_native(f"CPU of all processes for a turn, {TURNS} at once", "ms", runs, "cpu"),
-        _over_native(f"a client's p99 beside {TURNS} turns", "µs", runs, "p99"),
+        at_most_times(
+            f"CPU of all processes for a turn, {TURNS} at once", "ms", cpu, "native", MOST_CPU
+        ),
+        at_most_times(f"a client's p99 beside {TURNS} turns", "µs", p99, "native", MOST_P99),
     ]
-
-
-MOST: Final = {"cpu": MOST_CPU, "p99": MOST_P99}
-
-
-def _over_native(name: str, unit: str, runs: dict[str, list[Crowd]], what: str) -> Figure:
-    values = {side: [getattr(each, what) for each in runs[side]] for side in SIDES}
-    over, most = median(values["broker"]) / median(values["native"]), MOST[what]
-    return Figure(name, unit, values, f"≤ {most:g} × native", over, over <= most)

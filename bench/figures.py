@@ -50,6 +50,14 @@ def at_most(name: str, unit: str, values: Mapping[str, list[float]], most: float
     return Figure(name, unit, values, f"≤ {most:g} {unit}".rstrip(), typical, typical <= most)
 
 
+def at_most_times(
+    name: str, unit: str, values: Mapping[str, list[float]], over: str, most: float
+) -> Figure:
+    """Less is better: the broker over ``over`` must be ``most`` or less."""
+    ratio = _ratio(values, over)
+    return Figure(name, unit, values, f"≤ {most:g} × {over}", ratio, ratio <= most)
+
+
 def _ratio(values: Mapping[str, list[float]], over: str) -> float:
     return median(values["broker"]) / median(values[over])
 

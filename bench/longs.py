@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from bench.figures import Figure, Plan, alternately
+from bench.figures import Figure, Plan, alternately, at_most_times
 from bench.long_rollouts import Rollout, rollouts
 from bench.sides import (
     PATIENCE,
@@ -172,17 +172,12 @@ def _figures(name: str, runs: dict[str, list[Asked]]) -> list[Figure]:
     cpu = [each.cpu * 1e3 for each in runs["broker"]]
     shares = [each.grown / max(each.size, 1) for each in runs["broker"]]
     return [
-        _against(f"{name}: a neighbour's longest wait", waits, MOST_LONGER),
+        at_most_times(f"{name}: a neighbour's longest wait", "ms", waits, "native", MOST_LONGER),
         Figure(f"{name}: a neighbour's p99", "ms", p99s),
         Figure(f"{name}: CPU of the broker's loop", "ms", {"broker": cpu}),
-        _against(f"{name}: the last byte", lasts, MOST_LATER),
+        at_most_times(f"{name}: the last byte", "ms", lasts, "native", MOST_LATER),
         Figure(
             f"{name}: memory / the answer", "", {"broker": shares}, f"≤ {MOST_MEMORY:g}",
             median(shares), median(shares) <= MOST_MEMORY,
         ),
     ]  # fmt: skip
-
-
-def _against(name: str, values: dict[str, list[float]], most: float) -> Figure:
-    ratio = median(values["broker"]) / median(values["native"])
-    return Figure(name, "ms", values, f"≤ {most:g} × native", ratio, ratio <= most)
