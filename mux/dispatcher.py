@@ -326,22 +326,14 @@ class Dispatcher:
         try:
             result = self.shells.answer(request)
         except AppmuxError as wrong:
-            message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(wrong))
-        else:
-            if result is DEFERRED:
-                return
-            message = jsonrpc.result(request.origin, result)
-        # By way of the core: a client that is behind gets the answer among what it is owed.
-        self._next.append(AnsweredOutside(request.client, message, request.method))
+            result = wrong
+        if result is not DEFERRED:
+            self._next.append(_answer(request, result))
 
     def answered(self, request: AnswerOutside, result: object) -> None:
         """Send the result of a request that was ``DEFERRED``, or the error that it ended with."""
         if request.client in self._ports:
-            if isinstance(result, AppmuxError):
-                message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(result))
-            else:
-                message = jsonrpc.result(request.origin, result)
-            self.handle(AnsweredOutside(request.client, message, request.method))
+            self.handle(_answer(request, result))
 
     def notify(self, client: ClientId, method: str, params: object) -> None:
         """Notify a client of something that only the shells know. Does nothing if it has left."""
@@ -397,3 +389,12 @@ class Dispatcher:
                     self._handle_now(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)
+
+
+def _answer(request: AnswerOutside, result: object) -> AnsweredOutside:
+    """Return the answer's event: by the core a client that is behind gets it in its place."""
+    if isinstance(result, AppmuxError):
+        message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(result))
+    else:
+        message = jsonrpc.result(request.origin, result)
+    return AnsweredOutside(request.client, message, request.method)
