@@ -55,6 +55,10 @@ class AcceptedUpgrade(msgspec.Struct, frozen=True):
     overrides: Overrides | None = None
     """The overrides of the client's command line, as they hold for it."""
 
+    def __repr__(self) -> str:
+        """Name the client without its first frames, which are nobody else's to read."""
+        return f"AcceptedUpgrade({self.principal!r}, {self.address!r}, {self.transport!r})"
+
 
 class Exposition(msgspec.Struct, frozen=True):
     """The metrics in the format that a scraper asked for."""
