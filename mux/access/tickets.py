@@ -64,7 +64,7 @@ class PairingTicket(Part):
     again: int = 0
     """Times that the ticket was sent once more after its use."""
     device: Device | None = None
-    token: str = msgspec.field(default="")
+    token: str = ""
     browser: Browser | None = None
     """The browser that has sent the ticket; None for a device that gets a token."""
     ended: trio.Event = msgspec.field(default_factory=trio.Event)

@@ -202,7 +202,7 @@ def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
 
 
 def record_answer(state: State, request: Request, line: bytes, *, failed: bool) -> None:
-    """Record the app-server's answer to a request that ``asked`` recorded."""
+    """Record the app-server's answer to a request that ``record_request`` recorded."""
     if request.recorded is None:
         return
     result = _read_answer(line)

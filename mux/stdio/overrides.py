@@ -34,7 +34,7 @@ class OverrideError(AppmuxError):
 class DoorOverrides:
     """The overrides of one program: what its door says to the broker, and hears of it.
 
-    ``said`` are the texts of ``-c``, ``ignored`` the flags and keys that say nothing of what a
+    ``values`` are the texts of ``-c``, ``ignored`` the flags and keys that say nothing of what a
     thread may do. Raises ``OverrideError``.
     """
 

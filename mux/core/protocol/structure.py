@@ -8,7 +8,8 @@ one element, however long it is: a picture passes.
 All functions take time in proportion to the text's length alone, whatever stands in it: at most
 some 6 ns a byte.
 
-Used by ``client_message``, which measures, and ``rules``, by which a method may have more.
+Used by ``client_message`` and ``request_params``, which measure; ``rules`` and ``methods``, by
+which a method may have more.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
 
 
 def request_id(client: ClientId, value: bytes, requests: list[Request]) -> bytes | IdClaim:
-    """Return the id of one of the client's requests as it stands upstream. ``asked``: all of them.
+    """Return the id of one of the client's ``requests`` as it stands upstream.
 
     An id that is none of the client's requests becomes one that no request upstream has, returned
     as a claim: the app-server answers as it does for an unknown id. A value that can be no id is
@@ -146,7 +146,7 @@ def in_wire_terms(
     """Translate the ids of the client's own, recognised by the names of their fields.
 
     Returns ``params`` in wire terms, a claim on the first thing that they name, and all ids
-    that stand otherwise upstream. ``asked``: all requests of the client. ``deeply``: the method
+    that stand otherwise upstream. ``requests``: all of the client's. ``deeply``: the method
     isn't in the table, so fields below the params' own are translated, too.
     """
     claims: list[IdClaim] = []

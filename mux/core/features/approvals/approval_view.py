@@ -51,7 +51,7 @@ class View:
     command: str | None
     cwd: str | None
     files: list[FileChange]
-    """With their diffs if these were fields for."""
+    """With their diffs if these were asked for."""
     risks: list[Risk]
     choices: list[Any]
     text: str | None

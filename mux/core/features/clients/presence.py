@@ -73,7 +73,7 @@ class Presence(Part):
     def _refresh(self) -> None:
         state = self.state
         self._due = NEVER
-        watchers = [client for client in self._aware.values() if _hears(client)]
+        watchers = [client for client in self._aware.values() if _is_notified(client)]
         if not watchers:
             self._sent.clear()
         elif state.now < self._not_before:
@@ -103,7 +103,7 @@ class Presence(Part):
         return extension.Presence([_shown(each, follows(each), now) for each in self._present()])
 
 
-def _hears(client: Client) -> bool:
+def _is_notified(client: Client) -> bool:
     return client.backlog is None and client.receives(PRESENCE)
 
 
