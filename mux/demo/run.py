@@ -132,11 +132,14 @@ class _Demo:
             with private_home(base_url) as home:
                 async with serving(home, self.codex) as broker:
                     await self._perform(home, broker)
-                    self._show(broker)
+                    self._show()
                     if self.hold and not self.wrong:
                         self._holding = True
                         self._invite(home, broker)
                         await self._let_browsers_in(home, broker)
+                if self.wrong:  # the log is whole only now
+                    words = f"The broker's last words:\n{broker.log_tail()}"
+                    self.console.print(words, soft_wrap=True)
             nursery.cancel_scope.cancel()
 
     # -- the story ---------------------------------------------------------------------------------
@@ -259,12 +262,11 @@ class _Demo:
             live.update(picture(self.first, self.second, last=last), refresh=True)
             await trio.sleep(FRAME)
 
-    def _show(self, broker: Broker) -> None:
+    def _show(self) -> None:
         """Print the final picture, and what it shows; or what went wrong."""
         whole = self._whole()
         self.console.print(whole)
         if self.wrong:
-            self.console.print(f"The broker's last words:\n{broker.log_tail()}", soft_wrap=True)
             return
         self.status = 0
         if self.svg is not None:

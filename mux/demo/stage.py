@@ -29,8 +29,11 @@ from mux.errors import AppmuxError
 DRAIN_DEADLINE: Final = 10.0
 """Seconds for ``appmux serve`` to end on SIGTERM; then it is killed."""
 
-LOG_KEPT: Final = 20
-"""Last lines of the broker's log, which are shown if it fails."""
+LAST_WORDS_DEADLINE: Final = 2.0
+"""Seconds to read what an ended broker wrote: only a process it left behind keeps its log open."""
+
+LOG_KEPT: Final = 40
+"""Last lines of the broker's log, which are shown if it fails: with those of its own end."""
 
 PACE: Final = 0.05
 """Seconds between two deltas, so that one can see them come."""
@@ -138,7 +141,7 @@ class Broker:
     log: deque[str] = attrs.field(factory=lambda: deque(maxlen=LOG_KEPT))
     """The last lines of its log."""
     _listening: trio.Event = attrs.field(factory=trio.Event)
-    _ended: bool = False
+    _ended: trio.Event = attrs.field(factory=trio.Event)
 
     async def read_log(self, stderr: trio.abc.ReceiveStream) -> None:
         """Read the broker's log, up to its end."""
@@ -147,7 +150,7 @@ class Broker:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 self._note(line.decode(errors="replace"))
-        self._ended = True
+        self._ended.set()
         self._listening.set()
 
     def _note(self, line: str) -> None:
@@ -161,8 +164,12 @@ class Broker:
     async def wait_listening(self) -> None:
         """Wait until the broker accepts clients. Raises ``DemoError`` if the broker ends before."""
         await self._listening.wait()
-        if self._ended:
+        if self._ended.is_set():
             raise DemoError(f"`appmux serve` ended at its start; it said:\n{self.log_tail()}")
+
+    async def wait_ended(self) -> None:
+        """Wait until its log is read to the end."""
+        await self._ended.wait()
 
     def log_tail(self) -> str:
         """Return the log's last lines, indented."""
@@ -193,6 +200,8 @@ async def serving(home: Home, codex: Path) -> AsyncIterator[Broker]:
             nursery.start_soon(broker.read_log, process.stderr)
             yield broker
             await _end(process)
+            with trio.move_on_after(LAST_WORDS_DEADLINE):
+                await broker.wait_ended()
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):

@@ -93,6 +93,8 @@ class Handovers:
     other: Path
     """The package that is installed every second time."""
     said: list[str] = attrs.field(factory=list)
+    begun: dict[str, str] = attrs.field(factory=dict)
+    """The turn that each message began, as the answer to it said."""
     heard: list[Json] = attrs.field(factory=list)
     done: Counter[str] = attrs.field(factory=Counter)
     over: trio.Event = attrs.field(factory=trio.Event)
@@ -204,7 +206,8 @@ class Handovers:
                 # knows, and the error says that asking again isn't safe.
                 known = lives not in (0, self.lives) and text in await self._ran(speaker)
                 if not known:
-                    await speaker.request("turn/start", asked)
+                    answer = await speaker.request("turn/start", asked)
+                    self.begun[text] = answer["turn"]["id"]
                 while not await self._is_idle(speaker):  # noqa: ASYNC110 (it has no news)
                     await trio.sleep(0.05)
                 nursery.cancel_scope.cancel()
@@ -271,12 +274,13 @@ class Handovers:
             turns = (await self._turns(judge))[1:]
         doubled = [text for text, count in Counter(ran).items() if count > 1]
         self.done["doubled"] = len(doubled)
-        # One whose app-server died before it wrote anything of it has been told to be interrupted.
+        # One whose app-server died before it wrote the message has been told to be interrupted.
         dead = self._ends("interrupted")
-        lost = [text for text in self.said if text not in ran]
-        self.done["lost"] = max(0, len(lost) - len(dead - {turn["id"] for turn in turns}))
-        if doubled or self.done["lost"]:
-            faults.append(f"said {self.said}, ran {ran}")
+        missing = [text for text in self.said if text not in ran]
+        lost = [text for text in missing if self.begun.get(text) not in dead]
+        self.done["lost"] = len(lost)
+        if doubled or lost:
+            faults.append(f"said {self.said}, ran {ran}, lost {lost}")
         if ran != [text for text in self.said if text in ran]:
             faults.append(f"said {self.said}, ran {ran} in another order")
         interrupted = [each for each in turns if each["status"] != "completed"]
