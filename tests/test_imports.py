@@ -102,13 +102,19 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "history": set(),
         "requests": set(),
     },
+    "core.state": {
+        "threads": {"clients", "durable", "turns"},
+        "turns": {"requests"},
+        "clients": {"durable", "requests"},
+        "requests": {"durable"},
+    },
     "cli": {
         "doctor": {"common", "notices", "terminal"},
         "terminal": {"common"},
         "common": set(),
     },
 }
-"""The rooms of a folder, and which of its other rooms the files of each may import."""
+"""The rooms of a folder, and which of its other rooms and files the files of each may import."""
 
 
 @attrs.frozen
@@ -294,13 +300,18 @@ def test_the_architecture_page_has_these_rules() -> None:
     layers = re.search(r"    figures.*?limits \}", page, re.DOTALL)
     assert layers is not None
     assert [set(re.findall(r"\w+", layer)) for layer in layers[0].split(">")] == CORE_LAYERS
-    rooms = {}
-    for line in page.partition("| room of `core/features/`")[2].splitlines()[2:]:
+    assert {name: rooms_of(page, name) for name in ROOMS} == ROOMS
+
+
+def rooms_of(page: str, name: str) -> dict[str, set[str]]:
+    """The table of ``name``'s rooms on the page: each room, and what it may import."""
+    rooms: dict[str, set[str]] = {}
+    for line in page.partition(f"| room of `{name.replace('.', '/')}/`")[2].splitlines()[2:]:
         if not line.startswith("| "):
             break
-        name, _, row = (re.findall(r"`(\w+)`", cell) for cell in line.strip("| ").split(" | "))
-        rooms[name[0]] = set(row)
-    assert rooms == ROOMS["core.features"]
+        mine, _, row = (re.findall(r"`(\w+)`", cell) for cell in line.strip("| ").split(" | "))
+        rooms[mine[0]] = set(row)
+    return rooms
 
 
 def test_a_folder_says_what_it_is_and_costs_nothing() -> None:

@@ -73,7 +73,7 @@ from mux.core.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
-from mux.core.state.pending_requests import PendingRequests
+from mux.core.state.requests.pending_requests import PendingRequests
 from mux.core.state.state import NEVER, State
 from mux.core.wiring import Features
 

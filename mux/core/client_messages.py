@@ -27,7 +27,7 @@ from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client, ClientState
+from mux.core.state.clients.client import Client, ClientState
 from mux.core.wiring import Features
 
 _ANSWERED_HERE = frozenset(

@@ -27,8 +27,8 @@ from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
-from mux.core.state import id_fields, scoped_ids
-from mux.core.state.pending_requests import RESOLVED
+from mux.core.state.requests import id_fields, scoped_ids
+from mux.core.state.requests.pending_requests import RESOLVED
 from mux.core.wiring import Features
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})

@@ -63,7 +63,7 @@ from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
-from mux.core.state.scheduler import BROKER
+from mux.core.state.requests.scheduler import BROKER
 
 Json = dict[str, Any]
 

@@ -25,7 +25,7 @@ from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import Audience
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import METHODS
-from mux.core.state.scheduler import BROKER, DEPARTED
+from mux.core.state.requests.scheduler import BROKER, DEPARTED
 from tests.fuzz.mutation import ID_NAMED
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from mux.core.protocol.text_limits import NO_HEADER_VALUE
-from mux.core.state.client import ClientInfo
+from mux.core.state.clients.client import ClientInfo
 
 
 class AppServerState(enum.Enum):

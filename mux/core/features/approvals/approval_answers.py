@@ -21,8 +21,8 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client, ClientInfo
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client, ClientInfo
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 

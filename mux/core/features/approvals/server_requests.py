@@ -29,11 +29,11 @@ from mux.core.protocol.experimental import without_hidden
 from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.protocol.methods import SERVER_REQUESTS, server_request_rule
 from mux.core.protocol.rules import OfferTo
-from mux.core.state import id_fields, tool_owners
-from mux.core.state.backlog import NOT_NUMBERED
-from mux.core.state.client import Client
+from mux.core.state.clients.backlog import NOT_NUMBERED
+from mux.core.state.clients.client import Client
 from mux.core.state.durable import SavedServerRequest
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests import id_fields, tool_owners
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State
 
 LATE = "answer/late"

@@ -27,8 +27,8 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import Client, ClientState, Focus
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client, ClientState, Focus
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 FOCUS = "mux/focus"

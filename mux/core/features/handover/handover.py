@@ -47,11 +47,11 @@ from mux.core.state.durable import (
     SavedUnsaved,
     decode,
 )
-from mux.core.state.request import Request
-from mux.core.state.scheduler import DEPARTED, QUEUE
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import DEPARTED, QUEUE
 from mux.core.state.state import NEVER, State
-from mux.core.state.turn_queues import QueuedTurn, TurnQueue
-from mux.core.state.unsaved_thread import Source, UnsavedThread
+from mux.core.state.threads.unsaved_thread import Source, UnsavedThread
+from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue
 
 LOADED = "thread/loaded/list"
 LIST = "thread/turns/list"

@@ -13,7 +13,7 @@ from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import State
 
 METHOD: Final = "mux/thread/digest"

@@ -19,7 +19,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import State
 
 PART_BYTES: Final = 1024 * 1024

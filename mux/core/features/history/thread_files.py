@@ -23,7 +23,7 @@ from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import ADDED, Client
+from mux.core.state.clients.client import ADDED, Client
 from mux.core.state.state import State
 
 LIST: Final = "mux/files/list"

@@ -19,10 +19,10 @@ from mux.core.part import Part
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
-from mux.core.state.cards import Card, ThreadList
-from mux.core.state.client import Client, ClientState
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client, ClientState
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
+from mux.core.state.threads.cards import Card, ThreadList
 
 LIST = "thread/list"
 

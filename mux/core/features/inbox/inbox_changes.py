@@ -28,7 +28,7 @@ from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import NEVER, State
 
 CHANGED = "mux/inbox/changed"

@@ -24,7 +24,7 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import AT_ONCE, Client, ClientState, InitializeParams
+from mux.core.state.clients.client import AT_ONCE, Client, ClientState, InitializeParams
 from mux.core.state.state import State
 
 EXTENSION_VERSION = 1

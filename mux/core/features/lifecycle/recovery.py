@@ -27,11 +27,11 @@ from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.rules import RequestRule
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
-from mux.core.state.scheduler import DEPARTED
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
-from mux.core.state.threads import Thread
+from mux.core.state.threads.threads import Thread
 
 MINUTE = 60.0
 LONGEST_WAIT = 8.0

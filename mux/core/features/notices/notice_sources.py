@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from mux.core.protocol import jsonrpc
-from mux.core.state.running_turn import RunningTurn
+from mux.core.state.turns.running_turn import RunningTurn
 
 LONGEST_LINE: Final = 300
 """Characters of a notice's line: no lock screen shows more."""

@@ -30,8 +30,8 @@ from mux.core.protocol.directories import Home, Host, ResolvedPath, read_home, r
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
 
 CONFIG = "config/read"

@@ -25,12 +25,13 @@ from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
-from mux.core.state import running_turn, unsaved_thread
-from mux.core.state.client import Client
-from mux.core.state.long_snapshot import LongAnswer
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import NEVER, State
-from mux.core.state.threads import Thread
+from mux.core.state.threads import unsaved_thread
+from mux.core.state.threads.long_snapshot import LongAnswer
+from mux.core.state.threads.threads import Thread
+from mux.core.state.turns import running_turn
 
 USAGE = "thread/tokenUsage/updated"
 

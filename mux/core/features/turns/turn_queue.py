@@ -32,10 +32,10 @@ from mux.core.part import Part
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
-from mux.core.state.turn_queues import QueuedTurn, TurnQueue
+from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue
 
 IfBusy = Literal["steer", "queue", "reject"]
 
