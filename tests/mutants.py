@@ -46,8 +46,8 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
         "tests/core/features/requests/test_directory_clearance.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
-    "core.protocol.thread_overrides": (
-        "tests/core/protocol/test_thread_overrides.py",
+    "core.protocol.threads.thread_overrides": (
+        "tests/core/protocol/threads/test_thread_overrides.py",
         "tests/core/policy/test_scopes.py",
     ),
     "access.devices": ("tests/access/test_devices.py",),

@@ -108,6 +108,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "clients": {"durable", "requests"},
         "requests": {"durable"},
     },
+    "core.protocol": {"threads": {"envelope"}, "envelope": set()},
     "cli": {
         "doctor": {"common", "notices", "terminal"},
         "terminal": {"common"},

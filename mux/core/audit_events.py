@@ -29,7 +29,7 @@ from hashlib import sha256
 import msgspec
 
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
 from mux.core.state.clients.client import Client, Refusals
 from mux.core.state.requests.request import Recorded, Request

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import client_message, jsonrpc, overrides
+from mux.core.protocol.envelope import client_message, jsonrpc
+from mux.core.protocol.threads import overrides
 from mux.dispatcher import Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger

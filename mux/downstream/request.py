@@ -20,7 +20,7 @@ from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
-from mux.core.protocol.overrides import Overrides
+from mux.core.protocol.threads.overrides import Overrides
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer

@@ -14,8 +14,8 @@ from mux.access.authentication import AuthError, local_user
 from mux.config.addresses import host_of
 from mux.config.proxies import plain
 from mux.core.policy.principal import Principal
-from mux.core.protocol import overrides
-from mux.core.protocol.overrides import Overrides
+from mux.core.protocol.threads import overrides
+from mux.core.protocol.threads.overrides import Overrides
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer, offered
 from mux.downstream.proxies import passed_on

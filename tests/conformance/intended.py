@@ -192,7 +192,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling",
     ),
     "long-texts": Intended(
-        elsewhere="tests/core/protocol/test_text_limits.py::test_a_method_has_a_limit"
+        elsewhere="tests/core/protocol/envelope/test_text_limits.py::test_a_method_has_a_limit"
     ),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(

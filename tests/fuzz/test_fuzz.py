@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import mux.core
-from mux.core.protocol import thread_overrides
+from mux.core.protocol.threads import thread_overrides
 from mux.core.state.clients.client import Client
 from mux.core.state.requests import id_fields
 from tests.fuzz import frames

@@ -50,9 +50,9 @@ from mux.core.commands import (
 )
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, with_cursor, with_seq
-from mux.core.protocol.rope import Rope
 from mux.core.state.clients.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.clients.client import Client
 from mux.core.state.clients.coalescing import Holding

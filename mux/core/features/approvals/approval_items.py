@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 

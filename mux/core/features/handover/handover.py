@@ -29,9 +29,10 @@ from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
 from mux.core.part import Part
-from mux.core.protocol import handover_answers, jsonrpc, thread_messages
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
+from mux.core.protocol.threads import handover_answers, thread_messages
 from mux.core.state.app_server import AppServerState
 from mux.core.state.durable import (
     SavedAppServer,

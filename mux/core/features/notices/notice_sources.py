@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.turns.running_turn import RunningTurn
 
 LONGEST_LINE: Final = 300

@@ -19,8 +19,8 @@ from mux.core.features.requests.deprecation_notices import history_field
 from mux.core.features.requests.turn_interrupts import INTERRUPT, is_late
 from mux.core.part import Part
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.methods import request_rule
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state.app_server import AppServerState

@@ -11,7 +11,7 @@ import msgspec
 
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.state.requests.request import Request
 from mux.core.state.requests.scheduler import BROKER
 from mux.core.state.state import State

@@ -15,7 +15,7 @@ import msgspec
 
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.requests.request import Request
 from mux.core.state.state import State
 from mux.core.state.threads.threads import Thread

@@ -21,10 +21,11 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, thread_messages, thread_settings
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
+from mux.core.protocol.threads import thread_messages, thread_settings
 from mux.core.state.clients.client import Client
 from mux.core.state.requests.request import Request
 from mux.core.state.state import NEVER, State

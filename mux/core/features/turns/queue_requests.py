@@ -12,8 +12,8 @@ import msgspec
 from mux.core import audit_events
 from mux.core.part import Part
 from mux.core.policy.principal import Owner
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.state.clients.client import Client
 from mux.core.state.state import State
 from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue

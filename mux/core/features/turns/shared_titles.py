@@ -27,7 +27,7 @@ import msgspec
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.clients.client import Client
 from mux.core.state.requests.request import Request
 from mux.core.state.state import NEVER, State

@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from mux.core.policy.scopes import ALL
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.protocol.methods import server_request_rule
 from mux.core.protocol.rules import OfferTo

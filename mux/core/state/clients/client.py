@@ -16,9 +16,9 @@ import attrs
 import msgspec
 
 from mux.core.policy.principal import ClientId, Owner, Principal
-from mux.core.protocol import text_limits
+from mux.core.protocol.envelope import text_limits
 from mux.core.protocol.experimental import WITHHELD
-from mux.core.protocol.overrides import Overrides
+from mux.core.protocol.threads.overrides import Overrides
 from mux.core.state.clients.backlog import Backlog
 
 EXTENSION = "appmux"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import RequestRule
 from mux.core.state.requests.request import Request
 from mux.core.state.requests.scoped_ids import IdClaim

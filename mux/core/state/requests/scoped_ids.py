@@ -14,8 +14,8 @@ import attrs
 import msgspec
 
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, text_limits
-from mux.core.protocol.jsonrpc import BadMessageError
+from mux.core.protocol.envelope import jsonrpc, text_limits
+from mux.core.protocol.envelope.jsonrpc import BadMessageError
 from mux.core.protocol.rules import OwnId
 from mux.core.state.durable import Durable
 

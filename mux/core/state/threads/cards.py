@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.inbox import Ended, Line
-from mux.core.protocol.thread_messages import Status
+from mux.core.protocol.threads.thread_messages import Status
 
 MOST: Final = 4096
 """Cards: a few kilobytes each at most. The one that was looked at or changed longest ago goes."""

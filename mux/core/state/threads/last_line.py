@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from mux.core.extension.inbox import Line, LineOf
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.turns.delta_stream import DeltaStream
 from mux.core.state.turns.running_turn import RunningItem, RunningTurn
 

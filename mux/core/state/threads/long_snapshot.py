@@ -12,9 +12,9 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.long_line import LongLine, Snapshot
-from mux.core.protocol.rope import Piece, Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.long_line import LongLine, Snapshot
+from mux.core.protocol.envelope.rope import Piece, Rope
 from mux.core.state.turns import running_turn
 from mux.core.state.turns.running_turn import RunningTurn
 

@@ -19,10 +19,11 @@ import attrs
 import msgspec
 
 from mux.core.policy.principal import ClientId, Owner
-from mux.core.protocol import jsonrpc, thread_messages, thread_settings
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ItemParams
 from mux.core.protocol.journal_entry import is_delta
-from mux.core.protocol.jsonrpc import ItemParams
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
+from mux.core.protocol.threads import thread_messages, thread_settings
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, Held
 from mux.core.state.clients.client import AT_ONCE, Client, ClientState
 from mux.core.state.clients.coalescing import Group
 from mux.core.state.durable import Durable

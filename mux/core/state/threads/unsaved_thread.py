@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.turns.running_turn import RunningTurn, turn_id
 
 HISTORY_BYTES = 16 * 1024 * 1024

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import attrs
 
+from mux.core.protocol.envelope.jsonrpc import ItemParams
+from mux.core.protocol.envelope.rope import PIECE_BYTES, Rope
 from mux.core.protocol.journal_entry import with_delta, with_long_delta
-from mux.core.protocol.jsonrpc import ItemParams
-from mux.core.protocol.rope import PIECE_BYTES, Rope
 
 
 @attrs.define(eq=False, repr=False)

@@ -20,11 +20,11 @@ import attrs
 import msgspec
 
 from mux.core.policy.principal import Owner
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ABSENT, ItemParams
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import is_delta
-from mux.core.protocol.jsonrpc import ABSENT, ItemParams
-from mux.core.protocol.rope import Rope
-from mux.core.protocol.turn_messages import ended_by_death, started_turn
+from mux.core.protocol.threads.turn_messages import ended_by_death, started_turn
 from mux.core.state.turns.delta_stream import DeltaStream
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})

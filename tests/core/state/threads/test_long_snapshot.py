@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mux.core.protocol import jsonrpc, long_line
-from mux.core.protocol.jsonrpc import ItemParams
-from mux.core.protocol.long_line import read_snapshot
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.envelope import jsonrpc, long_line
+from mux.core.protocol.envelope.jsonrpc import ItemParams
+from mux.core.protocol.envelope.long_line import read_snapshot
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.state.threads.long_snapshot import LongAnswer
 from mux.core.state.turns import running_turn
 from mux.core.state.turns.running_turn import RunningTurn

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from mux.core.protocol import thread_messages
+from mux.core.protocol.threads import thread_messages
 from mux.core.state.clients.client import Client, InitializeParams
 from mux.core.state.threads.threads import Threads
 from tests.core.stories import DELTA, LOCAL, Json, dumps

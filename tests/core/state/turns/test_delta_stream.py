@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mux.core.protocol.rope import PIECE_BYTES, Rope
+from mux.core.protocol.envelope.rope import PIECE_BYTES, Rope
 from mux.core.state.turns.delta_stream import DeltaStream
 from tests.core.stories import DELTA, dumps
 

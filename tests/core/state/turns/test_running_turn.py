@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.protocol.jsonrpc import read_upstream
+from mux.core.protocol.envelope.jsonrpc import read_upstream
 from mux.core.state.turns.delta_stream import DeltaStream
 from mux.core.state.turns.running_turn import RunningTurn, up_to_date
 from tests.core.stories import DELTA, Json, Story, dumps

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mux.core.protocol import client_message, jsonrpc, structure, text_limits
-from mux.core.protocol.client_message import read_client
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError
+from mux.core.protocol.envelope import client_message, jsonrpc, structure, text_limits
+from mux.core.protocol.envelope.client_message import read_client
+from mux.core.protocol.envelope.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = (

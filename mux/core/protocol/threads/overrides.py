@@ -19,9 +19,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, thread_overrides
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Fields
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.protocol.threads import thread_overrides
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Fields
 
 HEADER: Final = "Appmux-Overrides"
 """Of an upgrade: the overrides, as JSON. Of its answer: the keys that hold, with commas."""

@@ -1,4 +1,4 @@
-"""`mux.core.protocol.thread_overrides`: whether a value is looser than the one that holds."""
+"""`protocol.threads.thread_overrides`: whether a value is looser than the one that holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.protocol.thread_overrides import (
+from mux.core.protocol.threads.thread_overrides import (
     JUDGED,
     METHODS,
     Held,

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from mux.core.features.notices.notice_sources import LONGEST_LINE
-from mux.core.protocol.jsonrpc import INVALID_REQUEST
-from mux.core.protocol.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
+from mux.core.protocol.envelope.jsonrpc import INVALID_REQUEST
+from mux.core.protocol.envelope.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
 from mux.core.state.clients.client import ClientState
 from tests.core.lives import shared
 from tests.core.stories import Json, Peer, Story, dumps

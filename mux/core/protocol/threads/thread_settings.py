@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.directories import UNTRUSTED
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.threads.directories import UNTRUSTED
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, Held
 
 UPDATED = "thread/settings/updated"
 UPDATE = "thread/settings/update"

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from mux.core.policy.principal import Principal
-from mux.core.protocol.client_message import read_client
-from mux.core.protocol.jsonrpc import (
+from mux.core.protocol.envelope.client_message import read_client
+from mux.core.protocol.envelope.jsonrpc import (
     INVALID_REQUEST,
     BadMessageError,
     ClientMessage,
     read_fields,
 )
-from mux.core.protocol.request_params import canonical, read_plain, thread_id
+from mux.core.protocol.envelope.request_params import canonical, read_plain, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered
 
 THREAD = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"

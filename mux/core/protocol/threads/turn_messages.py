@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 
 def started_turn(thread: str, turn: bytes) -> bytes:

@@ -24,9 +24,9 @@ import re
 
 import msgspec
 
-from mux.core.protocol import client_message, jsonrpc, structure, text_limits
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
-from mux.core.protocol.structure import Rough
+from mux.core.protocol.envelope import client_message, jsonrpc, structure, text_limits
+from mux.core.protocol.envelope.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
+from mux.core.protocol.envelope.structure import Rough
 
 THREAD = "threadId"
 THREADS = "threadIds"

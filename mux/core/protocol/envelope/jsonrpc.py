@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.protocol import text_limits
+from mux.core.protocol.envelope import text_limits
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, structure, text_limits
-from mux.core.protocol.jsonrpc import (
+from mux.core.protocol.envelope import jsonrpc, structure, text_limits
+from mux.core.protocol.envelope.jsonrpc import (
     ABSENT,
     INVALID_REQUEST,
     NO_ID,
@@ -25,7 +25,7 @@ from mux.core.protocol.jsonrpc import (
     ClientMessage,
     Kind,
 )
-from mux.core.protocol.structure import Rough
+from mux.core.protocol.envelope.structure import Rough
 
 MAX_ID = 2**63 - 1
 MIN_ID = -(2**63)

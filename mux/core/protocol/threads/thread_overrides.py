@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 STARTS: frozenset[str] = frozenset({"thread/start", "thread/resume", "thread/fork"})
 """Methods that load a thread, and with it the settings of its directory."""

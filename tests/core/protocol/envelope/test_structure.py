@@ -1,4 +1,4 @@
-"""`mux.core.protocol.structure`: what a message costs before it is refused or taken.
+"""`mux.core.protocol.envelope.structure`: what a message costs before it is refused or taken.
 
 Work is counted, not timed: the calls that the reading makes, of Python's functions and of C's, each
 of which goes over a text once at most.
@@ -13,9 +13,8 @@ import pytest
 
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
-from mux.core.protocol import structure
-from mux.core.protocol.scope import Scope
-from mux.core.protocol.structure import (
+from mux.core.protocol.envelope import structure
+from mux.core.protocol.envelope.structure import (
     FEW_ELEMENTS,
     LONG,
     MAX_ELEMENTS,
@@ -23,6 +22,7 @@ from mux.core.protocol.structure import (
     OPENED_ELEMENTS,
     RARE,
 )
+from mux.core.protocol.scope import Scope
 from tests.core.stories import Json, Story
 from tests.core.work import calls
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mux.core.protocol import client_message
-from mux.core.protocol.overrides import (
+from mux.core.protocol.envelope import client_message
+from mux.core.protocol.threads.overrides import (
     LONGEST,
     Overrides,
     additions,
@@ -18,7 +18,7 @@ from mux.core.protocol.overrides import (
     read_header,
     read_value,
 )
-from mux.core.protocol.thread_overrides import read
+from mux.core.protocol.threads.thread_overrides import read
 
 ALL = frozenset({"admin", "approve", "drive", "observe"})
 NET = "sandbox_workspace_write.network_access"

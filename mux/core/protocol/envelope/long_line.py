@@ -20,8 +20,8 @@ from collections.abc import Iterator, Set
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.rope import Piece, Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.rope import Piece, Rope
 
 LONG_BYTES = 256 * 1024
 """Bytes from which a line that is read in pieces is long. A shorter one is decoded and rewritten in

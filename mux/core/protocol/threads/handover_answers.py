@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 
 class _Loaded(msgspec.Struct):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mux.core.protocol.thread_overrides import LOCAL
+from mux.core.protocol.threads.thread_overrides import LOCAL
 
 
 class ResolvedPath(msgspec.Struct, frozen=True):
