@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
         "files", "shells", "storage", "supervisor.opening", "tailnet", "upstream", "web",
     },
-    "host": {"access", "client", "config", "core", "downstream.unix_socket"},
+    "host": {"access", "client", "config", "core", "downstream.sockets.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
     "tailnet": {"config", "downstream", "host.steps", "storage", "text"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
@@ -109,6 +109,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "requests": {"durable"},
     },
     "core.protocol": {"threads": {"envelope"}, "envelope": set()},
+    "downstream": {"http": {"sockets", "websocket"}, "websocket": set(), "sockets": set()},
     "cli": {
         "doctor": {"common", "notices", "terminal"},
         "terminal": {"common"},

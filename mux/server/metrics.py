@@ -32,7 +32,7 @@ from mux.core.features.approvals.server_requests import LATE
 from mux.core.features.notices.notice_escalation import REASONS
 from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
-from mux.downstream.request import Exposition
+from mux.downstream.http.request import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
 from mux.server import stderr

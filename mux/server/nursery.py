@@ -49,13 +49,13 @@ from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.challenge import Challenger
+from mux.downstream.http.proxies import TrustedProxies
+from mux.downstream.http.request import Exposition, Peer, Services
+from mux.downstream.http.routes import admit
 from mux.downstream.listener import Listener
-from mux.downstream.proxies import TrustedProxies
-from mux.downstream.request import Exposition, Peer, Services
-from mux.downstream.routes import admit
-from mux.downstream.streams import Accepted
-from mux.downstream.tls import Certificate
-from mux.downstream.unauthenticated import Slot, Unauthenticated
+from mux.downstream.sockets.streams import Accepted
+from mux.downstream.sockets.tls import Certificate
+from mux.downstream.sockets.unauthenticated import Slot, Unauthenticated
 from mux.errors import AppmuxError
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories

@@ -27,9 +27,9 @@ from mux.core.policy import notice
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
+from mux.downstream.http.origins import require_origins
 from mux.downstream.listener import Listener
-from mux.downstream.origins import require_origins
-from mux.downstream.tls import Certificate, open_certificate
+from mux.downstream.sockets.tls import Certificate, open_certificate
 from mux.files.spool import FOLDER, Spool
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories

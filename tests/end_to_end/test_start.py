@@ -39,7 +39,7 @@ FOR_A_CLIENT = {
     "h11",
     "wsproto",
     "msgspec",
-    "mux.downstream.routes",
+    "mux.downstream.http.routes",
     "mux.downstream.connection",
     "mux.core.broker",
 }

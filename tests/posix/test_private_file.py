@@ -21,7 +21,7 @@ import mux
 from mux.access.authentication import open_auth
 from mux.access.devices import COPY, FILE, open_registry
 from mux.config import locate, model
-from mux.downstream import tls
+from mux.downstream.sockets import tls
 from mux.errors import AppmuxError
 from mux.host.novascale import _token
 from mux.notices.ledger import Ledger

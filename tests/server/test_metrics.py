@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mux.access.authentication import Authenticator, open_auth
 from mux.config.model import Auth
-from mux.downstream.request import Exposition
-from mux.downstream.routes import admit
+from mux.downstream.http.request import Exposition
+from mux.downstream.http.routes import admit
 from mux.storage.timings import BOUNDS, Histogram
 from tests import jwts, knocks
 

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from mux.access.throttle import Counted, LoginThrottle
-from mux.downstream.streams import Patient
+from mux.downstream.sockets.streams import Patient
 
 HEAD_BYTES = 32 * 1024
 """Most bytes of one request's head: four times what common servers take, for long JWTs."""

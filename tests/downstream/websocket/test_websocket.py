@@ -1,4 +1,4 @@
-"""`mux.downstream.websocket`: the same messages, however the bytes come, and what is said back."""
+"""`websocket.websocket`: the same messages, however the bytes come, and what is said back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Pong
 
-from mux.downstream.websocket import (
+from mux.downstream.websocket.websocket import (
     HEAD_BYTES,
     IN_2_BYTES,
     SHORT_TEXT,

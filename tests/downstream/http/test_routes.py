@@ -1,4 +1,4 @@
-"""`mux.downstream.routes`: what is answered over HTTP, and what gets through."""
+"""`mux.downstream.http.routes`: what is answered over HTTP, and what gets through."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from mux.access.authentication import open_auth
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
-from mux.downstream import http
-from mux.downstream.request import AcceptedUpgrade
-from mux.downstream.routes import admit
-from mux.downstream.streams import Patient
+from mux.downstream.http import http
+from mux.downstream.http.request import AcceptedUpgrade
+from mux.downstream.http.routes import admit
+from mux.downstream.sockets.streams import Patient
 from tests import knocks
 from tests.knocks import AUTHORIZED, UPGRADE, peer, request
 

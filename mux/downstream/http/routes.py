@@ -26,8 +26,8 @@ import trio
 
 from mux import documents
 from mux.access.authentication import AuthError
-from mux.downstream import origins, post_routes
-from mux.downstream.http import (
+from mux.downstream.http import origins, post_routes
+from mux.downstream.http.http import (
     HttpResponse,
     RequestHead,
     answer,
@@ -35,8 +35,8 @@ from mux.downstream.http import (
     read_head,
     read_next_head,
 )
-from mux.downstream.proxies import passed_on
-from mux.downstream.request import (
+from mux.downstream.http.proxies import passed_on
+from mux.downstream.http.request import (
     AcceptedUpgrade,
     Answered,
     Outcome,
@@ -45,7 +45,7 @@ from mux.downstream.request import (
     Route,
     Services,
 )
-from mux.downstream.upgrade import (
+from mux.downstream.http.upgrade import (
     authenticate,
     is_from_here,
     malformed_upgrade,

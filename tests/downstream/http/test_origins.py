@@ -1,4 +1,4 @@
-"""`mux.downstream.origins`: which requests of browsers go on, by `Origin`, `Host` and the rest."""
+"""`downstream.http.origins`: which requests of browsers go on, by `Origin`, `Host` and the rest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.downstream import origins
-from mux.downstream.http import RequestHead
-from mux.downstream.origins import Reach, is_origin, origin_of, refused
+from mux.downstream.http import origins
+from mux.downstream.http.http import RequestHead
+from mux.downstream.http.origins import Reach, is_origin, origin_of, refused
 
 NAMED = "https://broker.example"
 HERE = Reach("http", "127.0.0.1", 14500, frozenset({NAMED}))

@@ -30,9 +30,13 @@ import structlog
 
 from mux.config import locate
 from mux.config.locate import LONGEST_ADDRESS
-from mux.downstream.peer import who_is_there
-from mux.downstream.socket_directory import ListenError as ListenError  # noqa: PLC0414 (for listeners)
-from mux.downstream.socket_directory import prepare_directory, prepare_short_places, short_place
+from mux.downstream.sockets.peer import who_is_there
+from mux.downstream.sockets.socket_directory import ListenError as ListenError  # noqa: PLC0414 (for listeners)
+from mux.downstream.sockets.socket_directory import (
+    prepare_directory,
+    prepare_short_places,
+    short_place,
+)
 from mux.posix import private_file
 
 PRIVATE_SOCKET = 0o600

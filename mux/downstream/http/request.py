@@ -21,13 +21,13 @@ from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
 from mux.core.protocol.threads.overrides import Overrides
-from mux.downstream import post_routes
-from mux.downstream.http import HttpResponse, RequestHead
-from mux.downstream.offers import Offer
-from mux.downstream.origins import Reach
-from mux.downstream.proxies import Forwarding, TrustedProxies
-from mux.downstream.streams import Encrypted, Patient
-from mux.downstream.unauthenticated import Slot
+from mux.downstream.http import post_routes
+from mux.downstream.http.http import HttpResponse, RequestHead
+from mux.downstream.http.origins import Reach
+from mux.downstream.http.proxies import Forwarding, TrustedProxies
+from mux.downstream.sockets.streams import Encrypted, Patient
+from mux.downstream.sockets.unauthenticated import Slot
+from mux.downstream.websocket.offers import Offer
 
 NOWHERE = "0.0.0.0"
 """Our end's address where it isn't known: no page is reached under it."""

@@ -18,14 +18,14 @@ import msgspec
 import trio
 
 from mux.core.part import Part
-from mux.downstream.compression import (
+from mux.downstream.websocket.compression import (
     UNPACKED_BYTES,
     DamagedError,
     Packer,
     TooLongError,
     Unpacking,
 )
-from mux.downstream.websocket import (
+from mux.downstream.websocket.websocket import (
     BINARY,
     CONTINUATION,
     FINAL,

@@ -13,8 +13,8 @@ from typing import Final
 import attrs
 import msgspec
 
-from mux.downstream.compression import DamagedError, TooLongError
-from mux.downstream.websocket import BINARY, FINAL_TEXT, TEXT
+from mux.downstream.websocket.compression import DamagedError, TooLongError
+from mux.downstream.websocket.websocket import BINARY, FINAL_TEXT, TEXT
 
 RSV1: Final = 0x40
 """The bit of a frame's first byte that says that its message is compressed."""

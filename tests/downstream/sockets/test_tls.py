@@ -1,5 +1,5 @@
-"""`mux.downstream.tls`, `mux.downstream.streams`: a certificate's files, TLS on a listener, clients
-that take nothing."""
+"""`downstream.sockets.tls`, `streams`: a certificate's files, TLS on a listener, clients that take
+nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives import serialization
 
 from mux.config.addresses import parse_listen_url
 from mux.config.model import Tls
-from mux.downstream import listener, streams
+from mux.downstream import listener
 from mux.downstream.listener import Listener, open_listener
-from mux.downstream.streams import Patient
-from mux.downstream.tls import Certificate, TlsError, open_certificate
-from mux.downstream.unauthenticated import Slot
-from mux.downstream.unix_socket import ListenError
+from mux.downstream.sockets import streams
+from mux.downstream.sockets.streams import Patient
+from mux.downstream.sockets.tls import Certificate, TlsError, open_certificate
+from mux.downstream.sockets.unauthenticated import Slot
+from mux.downstream.sockets.unix_socket import ListenError
 from tests.certificates import Issued, issue
 from tests.end_to_end.peer import plainly
 

@@ -1,4 +1,4 @@
-"""`mux.downstream.post_routes`: an answer from a lock screen, from the request's bytes to the
+"""`mux.downstream.http.post_routes`: an answer from a lock screen, from the request's bytes to the
 reply's."""
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mux.access.replies import Reply
 from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
 from mux.access.tickets import DeviceGrant
 from mux.core.extension.devices import Outcome
-from mux.downstream import post_routes
-from mux.downstream.http import RequestHead, read_head
+from mux.downstream.http import post_routes
+from mux.downstream.http.http import RequestHead, read_head
 from tests import knocks
 from tests.knocks import Reply as Answered
 from tests.knocks import request

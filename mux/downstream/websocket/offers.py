@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from mux.downstream import deflate
-from mux.downstream.compression import Packer, Unpacking
+from mux.downstream.websocket import deflate
+from mux.downstream.websocket.compression import Packer, Unpacking
 
 ZSTD_STREAM: Final = b"zstd-stream-v1"
 
@@ -42,7 +42,7 @@ def packer(offer: Offer) -> Packer:
     """Return what compresses the messages to one client."""
     if isinstance(offer, deflate.Deflate):
         return deflate.Deflater(offer.window_bits, offer.forgets)
-    from mux.downstream import zstd_stream  # noqa: PLC0415 (few clients want it)
+    from mux.downstream.websocket import zstd_stream  # noqa: PLC0415 (few clients want it)
 
     return zstd_stream.ZstdPacker()
 
@@ -51,6 +51,6 @@ def unpacking(offer: Offer) -> Unpacking:
     """Return what reads one client's messages."""
     if isinstance(offer, deflate.Deflate):
         return deflate.Inflater()
-    from mux.downstream import zstd_stream  # noqa: PLC0415 (few clients want it)
+    from mux.downstream.websocket import zstd_stream  # noqa: PLC0415 (few clients want it)
 
     return zstd_stream.ZstdUnpacking()

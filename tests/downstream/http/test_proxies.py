@@ -1,4 +1,4 @@
-"""`mux.downstream.proxies`: whose word on a client's address counts, and what it means."""
+"""`mux.downstream.http.proxies`: whose word on a client's address counts, and what it means."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from mux.access.authentication import open_auth
 from mux.access.throttle import LoginThrottle, network
 from mux.config.model import Auth
 from mux.config.proxies import Ip, plain
-from mux.downstream import http, proxies
-from mux.downstream.http import RequestHead
-from mux.downstream.proxies import MOST_HOPS, SAID_BY_PROXIES, TrustedProxies, address_in, passed_on
-from mux.downstream.request import AcceptedUpgrade, Exposition, Peer
-from mux.downstream.routes import PASSED_ON, admit
+from mux.downstream.http import http, proxies
+from mux.downstream.http.http import RequestHead
+from mux.downstream.http.proxies import (
+    MOST_HOPS,
+    SAID_BY_PROXIES,
+    TrustedProxies,
+    address_in,
+    passed_on,
+)
+from mux.downstream.http.request import AcceptedUpgrade, Exposition, Peer
+from mux.downstream.http.routes import PASSED_ON, admit
 from tests import knocks
 from tests.knocks import AUTHORIZED, UPGRADE, peer, request
 

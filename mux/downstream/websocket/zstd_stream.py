@@ -13,8 +13,8 @@ from typing import Final
 
 import attrs
 
-from mux.downstream.compression import DamagedError, TooLongError
-from mux.downstream.websocket import BINARY, FINAL
+from mux.downstream.websocket.compression import DamagedError, TooLongError
+from mux.downstream.websocket.websocket import BINARY, FINAL
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -1,4 +1,4 @@
-"""`POST /v1/pair` at `mux.downstream.routes`, byte by byte; and the pauses of those that fail."""
+"""`POST /v1/pair` at `downstream.http.routes`, byte by byte; and the pauses of those that fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing
 from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.access.tickets import DeviceGrant
 from mux.config.model import Auth
-from mux.downstream.routes import admit
+from mux.downstream.http.routes import admit
 from tests import knocks
 from tests.knocks import UPGRADE, Reply, peer, request
 
