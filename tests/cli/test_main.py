@@ -253,8 +253,8 @@ def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.M
     async def restarted(*args: object) -> tuple[int, None]:
         return await called(*args), None
 
-    monkeypatch.setattr("mux.cli.status.run", shown)
-    monkeypatch.setattr("mux.cli.restart.run", restarted)
+    monkeypatch.setattr("mux.cli.oversight.status.run", shown)
+    monkeypatch.setattr("mux.cli.host.restart.run", restarted)
     monkeypatch.setattr("mux.cli.demo.run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4

@@ -27,7 +27,7 @@ NOT_TO_LISTEN = {
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
     "prometheus_client", "mux.server.metrics",  # for a scraper
-    "segno", "zoneinfo", "mux.cli.pair", "mux.demo.scripted_model",
+    "segno", "zoneinfo", "mux.cli.devices.pair", "mux.demo.scripted_model",
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
