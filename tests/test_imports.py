@@ -110,6 +110,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "core.protocol": {"threads": {"envelope"}, "envelope": set()},
     "downstream": {"http": {"sockets", "websocket"}, "websocket": set(), "sockets": set()},
+    "server": {"observability": set()},
     "cli": {
         "doctor": {"common", "devices", "terminal"},
         "host": {"common", "devices", "terminal"},
