@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import h11
 import msgspec
 import trio
 from msgspec.structs import replace
@@ -28,6 +27,9 @@ from mux.downstream.origins import Reach
 from mux.downstream.proxies import Forwarding, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Slot
+
+if TYPE_CHECKING:
+    import h11
 
 NOWHERE = "0.0.0.0"
 """Our end's address where it isn't known: no page is reached under it."""

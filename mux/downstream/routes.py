@@ -33,7 +33,6 @@ from mux.downstream.http import (
     answer,
     hold_back,
     read_head,
-    read_next_head,
 )
 from mux.downstream.proxies import passed_on
 from mux.downstream.request import (
@@ -96,6 +95,8 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
             await answer(stream, outcome, head.method, address, loud=loud)
         if not isinstance(outcome, Answered) or outcome.parser is None:
             break
+        from mux.downstream.odd_heads import read_next_head  # noqa: PLC0415 (it has read the first)
+
         peer.note_request(False)
         head = await read_next_head(stream, outcome.parser)
     if isinstance(head, HttpResponse):
