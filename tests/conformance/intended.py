@@ -218,10 +218,10 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_browser.py::test_the_smallest_page_is_paired_by_a_link_and_attaches"
     ),
     "proxies": Intended(
-        elsewhere="tests/downstream/test_proxies.py::test_who_needs_no_token_doesnt_come_by_a_proxy"
+        elsewhere="tests/downstream/http/test_proxies.py::test_who_needs_no_token_doesnt_come_by_a_proxy"
     ),
     "http": Intended(
-        elsewhere="tests/downstream/test_routes.py::test_a_head_that_never_ends_is_given_up",
+        elsewhere="tests/downstream/http/test_routes.py::test_a_head_that_never_ends_is_given_up",
     ),
 }
 

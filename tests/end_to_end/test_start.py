@@ -27,9 +27,9 @@ NOT_TO_LISTEN = {
     "trio_websocket", "mux.client", "mux.host.take_over",  # for --take-over
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
-    "prometheus_client", "mux.server.metrics",  # for a scraper
+    "prometheus_client", "mux.server.observability.metrics",  # for a scraper
     "wsproto", "h11", "email",   # for frames and heads that aren't the usual ones
-    "segno", "zoneinfo", "mux.cli.pair", "mux.demo.scripted_model",
+    "segno", "zoneinfo", "mux.cli.devices.pair", "mux.demo.scripted_model",
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
@@ -39,7 +39,7 @@ still be at it."""
 
 FOR_A_CLIENT = {
     "msgspec",
-    "mux.downstream.routes",
+    "mux.downstream.http.routes",
     "mux.downstream.connection",
     "mux.core.broker",
 }
