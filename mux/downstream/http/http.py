@@ -12,20 +12,13 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 import trio
 
 from mux.access.throttle import Counted, LoginThrottle
+from mux.downstream.http.head import BROWSER_HEADERS, HEAD_BYTES, HttpResponse, RequestHead
 from mux.downstream.sockets.streams import Patient
-
-if TYPE_CHECKING:
-    import h11
-
-HEAD_BYTES = 32 * 1024
-"""Most bytes of one request's head: four times what common servers take, for long JWTs."""
 
 HEAD_DEADLINE = 10.0
 """Seconds for the whole head: a phone on a bad link needs 3, a slow-loris attack takes for ever."""
@@ -43,11 +36,6 @@ LINGER_BYTES = 256 * 1024
 BODY_BYTES = 4 * 1024
 """Most bytes of a request's body: a ticket, a name and a nonce are a tenth of it."""
 
-BROWSER_HEADERS = frozenset(
-    {b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user"}
-)
-"""Headers that only browsers send, and that a page's script can neither set nor leave out."""
-
 _USUAL = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
 )
@@ -55,50 +43,6 @@ _NOT_USUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", *BRO
 """Headers whose values the library must check, or by which a request goes another way."""
 
 log = structlog.get_logger()
-
-
-class RequestHead(msgspec.Struct, frozen=True, eq=False):
-    """A request's line and headers."""
-
-    method: bytes
-    target: bytes
-    version: bytes
-    headers: dict[bytes, list[bytes]]
-    """Values in their order, by the header's name in lower case."""
-    rest: bytes
-    """Bytes after the head that have come already: first frames of a client that doesn't wait."""
-    parser: h11.Connection | None = None
-    """The connection's parser, which has read this head; None for the usual upgrade."""
-
-    def __repr__(self) -> str:
-        """Show the request's line alone: headers hold tokens."""
-        return f"RequestHead({self.method!r}, {self.target!r}, {self.version!r})"
-
-    @property
-    def from_browser(self) -> bool:
-        """True if the request has a header that only browsers send.
-
-        Of a WebSocket that is `Origin`, which no browser leaves out: node's own client sends
-        `Sec-Fetch-Mode` as well, and is a program.
-        """
-        if b"upgrade" in self.headers:
-            return b"origin" in self.headers
-        return not BROWSER_HEADERS.isdisjoint(self.headers)
-
-    def values(self, name: bytes) -> list[bytes]:
-        """Return the values of one header, in their order."""
-        return self.headers.get(name, [])
-
-
-class HttpResponse(msgspec.Struct, frozen=True):
-    """A response to one request."""
-
-    status: HTTPStatus
-    body: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-    content_type: str = "text/plain; charset=utf-8"
-    whose: str = ""
-    """Whose token or ticket failed, where that is known (see ``access.throttle``)."""
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from http import HTTPStatus
 import h11
 import trio
 
-from mux.downstream.http.http import HEAD_BYTES, HttpResponse, RequestHead
+from mux.downstream.http.head import HEAD_BYTES, HttpResponse, RequestHead
 
 KEEP_ALIVE_SECONDS = 15.0
 """Seconds that an answered connection waits for its next request, head and all: a page asks for its

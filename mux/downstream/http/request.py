@@ -21,7 +21,7 @@ from mux.config.model import Compression
 from mux.core.policy.principal import Principal
 from mux.core.protocol.threads.overrides import Overrides
 from mux.downstream.http import post_routes
-from mux.downstream.http.http import HttpResponse, RequestHead
+from mux.downstream.http.head import HttpResponse, RequestHead
 from mux.downstream.http.origins import Reach
 from mux.downstream.http.proxies import Forwarding, TrustedProxies
 from mux.downstream.sockets.streams import Encrypted, Patient

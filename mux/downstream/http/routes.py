@@ -27,13 +27,8 @@ import trio
 from mux import documents
 from mux.access.authentication import AuthError
 from mux.downstream.http import origins, post_routes
-from mux.downstream.http.http import (
-    HttpResponse,
-    RequestHead,
-    answer,
-    hold_back,
-    read_head,
-)
+from mux.downstream.http.head import HttpResponse, RequestHead
+from mux.downstream.http.http import answer, hold_back, read_head
 from mux.downstream.http.proxies import passed_on
 from mux.downstream.http.request import (
     AcceptedUpgrade,

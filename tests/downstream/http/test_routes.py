@@ -20,7 +20,7 @@ from mux.access.authentication import open_auth
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.downstream.http import http
-from mux.downstream.http.http import RequestHead
+from mux.downstream.http.head import HEAD_BYTES, RequestHead
 from mux.downstream.http.odd_heads import HeadParser
 from mux.downstream.http.request import AcceptedUpgrade
 from mux.downstream.http.routes import admit
@@ -310,7 +310,7 @@ async def test_a_head_that_never_ends_is_given_up(autojump_clock: trio.testing.M
 async def test_a_head_is_read_no_further_than_its_limit() -> None:
     client, server = trio.testing.memory_stream_pair()
     head = b"GET / HTTP/1.1\r\nx: "
-    await client.send_all(head + b"a" * (http.HEAD_BYTES - len(head)))
+    await client.send_all(head + b"a" * (HEAD_BYTES - len(head)))
     async with trio.open_nursery() as nursery:
 
         async def read() -> None:
