@@ -25,6 +25,7 @@ import trio
 
 from mux.config.codex_binary import identity
 from mux.core.events import UpstreamExited, UpstreamHandedOver, UpstreamStarted
+from mux.core.part import Part
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
@@ -83,8 +84,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Inheritance:
+class Inheritance(Part):
     """An app-server that runs, and what an earlier broker has left of it."""
 
     process: SupervisedProcess

@@ -21,6 +21,7 @@ import attrs
 import structlog
 import trio
 
+from mux.core.part import Part
 from mux.supervisor.channel import Channel, Message
 from mux.supervisor.opening import Opening, start
 
@@ -29,8 +30,7 @@ PIPES = 3
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class RunningAppServer:
+class RunningAppServer(Part):
     """An app-server that a former broker left running."""
 
     pid: int

@@ -23,6 +23,7 @@ import msgspec
 from mux.core.audit import audit_events
 from mux.core.commands import Resolve
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc
@@ -52,8 +53,7 @@ Deny = Callable[[int, str], None]
 """Takes a JSON-RPC code and a reason."""
 
 
-@attrs.define(eq=False, repr=False)
-class _Case:
+class _Case(Part):
     """A request that waits for clearance."""
 
     client: Client
@@ -64,7 +64,7 @@ class _Case:
     allow: Allow
     deny: Deny
     since: float
-    reads: list[Request] = attrs.field(factory=list)
+    reads: list[Request] = msgspec.field(default_factory=list)
     """The broker's requests for it that the app-server hasn't answered."""
     host: Host | None = None
     """The host's configuration, once the app-server has returned it."""
@@ -74,7 +74,7 @@ class _Case:
     """The paths that are being resolved."""
     needed: tuple[str, ...] = ()
     """The paths among them without which nothing can be decided."""
-    behind: deque[ClientMessage] = attrs.field(factory=deque)
+    behind: deque[ClientMessage] = msgspec.field(default_factory=deque)
     """Messages of the same client for the same thread, which wait for this one."""
 
 
