@@ -33,7 +33,7 @@ NOT_TO_LISTEN = {
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
-A_SECOND_LATER = {"mux.core.figures", *RARE}
+A_SECOND_LATER = {"mux.core.reports.figures", *RARE}
 """What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
 still be at it."""
 
