@@ -45,11 +45,11 @@ from mux.core.events import (
     UpstreamSentLong,
 )
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.long_line import LongLine
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.long_line import LongLine
-from mux.core.protocol.overrides import Overrides
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.threads.overrides import Overrides
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError

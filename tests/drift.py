@@ -27,10 +27,11 @@ import attrs
 
 from mux.config.codex_binary import find_codex
 from mux.core.policy import scopes
-from mux.core.protocol import answers, methods, thread_overrides
+from mux.core.protocol import answers, methods
 from mux.core.protocol.experimental import WITHHELD
 from mux.core.protocol.rules import Route
-from mux.core.state import id_fields
+from mux.core.protocol.threads import thread_overrides
+from mux.core.state.requests import id_fields
 from tests.codex_bundles import Bundle, Json, generated
 
 REQUESTS: Final = "ClientRequest"

@@ -1,6 +1,6 @@
 """Requests at the HTTP door, byte by byte, and what the app-server answers to each.
 
-`CASES` is checked against `mux.downstream.routes` (`test_routes`) and against the app-server's own
+`CASES` is checked against `downstream.http.routes` (`test_routes`) and against the app-server's own
 listener (`end_to_end/test_auth_native`). Both ask for `TOKEN` as capability token.
 """
 
@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from mux.access.authentication import Authenticator
-from mux.downstream.request import Peer, Services
+from mux.downstream.http.request import Peer, Services
 from tests.end_to_end.peer import PATIENCE
 
 TOKEN: Final = "the-token"

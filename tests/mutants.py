@@ -46,8 +46,8 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
         "tests/core/features/requests/test_directory_clearance.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
-    "core.protocol.thread_overrides": (
-        "tests/core/protocol/test_thread_overrides.py",
+    "core.protocol.threads.thread_overrides": (
+        "tests/core/protocol/threads/test_thread_overrides.py",
         "tests/core/policy/test_scopes.py",
     ),
     "access.devices": ("tests/access/test_devices.py",),
@@ -55,19 +55,19 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.public_key": ("tests/access/test_sessions.py", "tests/access/test_browser_pairing.py"),
     "access.sessions": ("tests/access/test_sessions.py",),
     "access.browser_pairing": ("tests/access/test_browser_pairing.py",),
-    "downstream.origins": ("tests/downstream/test_origins.py",),
-    "downstream.proxies": ("tests/downstream/test_proxies.py",),
+    "downstream.http.origins": ("tests/downstream/http/test_origins.py",),
+    "downstream.http.proxies": ("tests/downstream/http/test_proxies.py",),
     "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
     "notices.answer_tickets": ("tests/notices/test_answer_tickets.py",),
     "access.pairing": (
         "tests/access/test_pairing.py",
         "tests/access/test_browser_pairing.py",
-        "tests/downstream/test_pairing_route.py",
+        "tests/downstream/http/test_pairing_route.py",
     ),
-    "downstream.post_routes": (
-        "tests/downstream/test_post_routes.py",
-        "tests/downstream/test_pairing_route.py",
+    "downstream.http.post_routes": (
+        "tests/downstream/http/test_post_routes.py",
+        "tests/downstream/http/test_pairing_route.py",
     ),
     "posix.private_file": ("tests/posix/test_private_file.py",),
     "push.endpoints": ("tests/push/test_endpoints.py",),

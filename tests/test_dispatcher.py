@@ -16,8 +16,8 @@ from mux.core.commands import Close, Command, Log, Publish, PublishRun, ReadJour
 from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePassed, UpstreamSent
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher
 from mux.outbox import ClientPort, Outbox, text_frame

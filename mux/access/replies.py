@@ -1,6 +1,7 @@
 """Replies to a ``POST`` of a device: JSON, with a word for programs and a sentence for people.
 
-Used by ``pairing``, ``browser_pairing``, ``notices.lock_screen`` and ``downstream.post_routes``.
+Used by ``pairing``, ``browser_pairing``, ``notices.lock_screen`` and
+``downstream.http.post_routes``.
 """
 
 from __future__ import annotations

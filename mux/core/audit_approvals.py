@@ -16,10 +16,10 @@ from __future__ import annotations
 import msgspec
 
 from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, gets_record
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 

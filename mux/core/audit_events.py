@@ -29,12 +29,12 @@ from hashlib import sha256
 import msgspec
 
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import Client, Refusals
-from mux.core.state.request import Recorded, Request
+from mux.core.state.clients.client import Client, Refusals
+from mux.core.state.requests.request import Recorded, Request
 from mux.core.state.state import NEVER, State
-from mux.core.state.turn_queues import QueuedTurn
+from mux.core.state.turns.turn_queues import QueuedTurn
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
 """Methods that act on a running turn. Those that begin one have ``RequestRule.begins``."""

@@ -66,14 +66,14 @@ from mux.core.notifications import NotificationRouter
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import BadMessageError
-from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import BadMessageError
+from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
-from mux.core.state.pending_requests import PendingRequests
+from mux.core.state.requests.pending_requests import PendingRequests
 from mux.core.state.state import NEVER, State
 from mux.core.wiring import Features
 

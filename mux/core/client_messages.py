@@ -20,14 +20,15 @@ from mux.core.features.requests.deduplication import SENDS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
-from mux.core.protocol import client_message, jsonrpc, overrides, structure
-from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
+from mux.core.protocol.envelope import client_message, jsonrpc, structure
+from mux.core.protocol.envelope.jsonrpc import BadMessageError, ClientMessage
+from mux.core.protocol.envelope.request_params import canonical, read_plain
 from mux.core.protocol.methods import most_elements, request_rule
-from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
+from mux.core.protocol.threads import overrides
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client, ClientState
+from mux.core.state.clients.client import Client, ClientState
 from mux.core.wiring import Features
 
 _ANSWERED_HERE = frozenset(

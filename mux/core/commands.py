@@ -13,8 +13,8 @@ import msgspec
 
 from mux.core.policy.notice import Notice
 from mux.core.policy.principal import ClientId
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.rope import Rope
 
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -16,9 +16,9 @@ from mux.core.events import (
     Event,
     JournalRead,
 )
-from mux.core.state.backlog import Backlog
-from mux.core.state.client import Client
-from mux.core.state.scheduler import DEPARTED
+from mux.core.state.clients.backlog import Backlog
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.scheduler import DEPARTED
 from mux.core.wiring import Features
 
 

@@ -21,13 +21,13 @@ from typing import Final
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ItemParams, UpstreamMessage
+from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.journal_entry import LARGE_DELTA, MERGEABLE
-from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
-from mux.core.protocol.long_line import LongLine
-from mux.core.state.delta_stream import DeltaStream
 from mux.core.state.state import State
-from mux.core.state.threads import Recipients
+from mux.core.state.threads.threads import Recipients
+from mux.core.state.turns.delta_stream import DeltaStream
 
 RUN_LINES: Final = 128
 """Most lines of a run: a tenth of a millisecond, between two looks at the clock."""

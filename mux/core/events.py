@@ -10,11 +10,11 @@ import msgspec
 
 from mux.core.policy.notice import Recipient, RestoredNotice
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol.directories import ResolvedPath
+from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.long_line import LongLine
-from mux.core.protocol.overrides import Overrides
+from mux.core.protocol.threads.directories import ResolvedPath
+from mux.core.protocol.threads.overrides import Overrides
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The core's part of the metrics, as numbers.
 
-``server.metrics`` asks for them at each scrape, and gives them their names and labels.
+``server.observability.metrics`` asks for them at each scrape, and gives them names and labels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from mux.core.broker import Broker
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import ClientState
+from mux.core.state.clients.client import ClientState
 
 
 class Figures(msgspec.Struct, frozen=True):

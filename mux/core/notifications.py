@@ -21,14 +21,14 @@ from mux.core.features.requests import turn_interrupts
 from mux.core.features.subscriptions.subscriptions import USAGE
 from mux.core.features.turns.shared_titles import ReplayedMessage
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
-from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ItemParams, UpstreamMessage
+from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
-from mux.core.state import id_fields, scoped_ids
-from mux.core.state.pending_requests import RESOLVED
+from mux.core.state.requests import id_fields, scoped_ids
+from mux.core.state.requests.pending_requests import RESOLVED
 from mux.core.wiring import Features
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})

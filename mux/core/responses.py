@@ -20,16 +20,16 @@ from mux.core.features.turns.shared_titles import LOADED
 from mux.core.part import Part
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import UpstreamMessage
-from mux.core.protocol.long_line import LongLine, read_snapshot
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import UpstreamMessage
+from mux.core.protocol.envelope.long_line import LongLine, read_snapshot
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.rules import Route
-from mux.core.state import scoped_ids
-from mux.core.state.client import Client
-from mux.core.state.long_snapshot import LongAnswer
-from mux.core.state.request import Request
-from mux.core.state.scheduler import BROKER, QUEUE
+from mux.core.state.clients.client import Client
+from mux.core.state.requests import scoped_ids
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import BROKER, QUEUE
+from mux.core.state.threads.long_snapshot import LongAnswer
 from mux.core.wiring import Features
 
 

@@ -13,10 +13,10 @@ from mux.core.broker import Broker
 from mux.core.features.clients.attention import Look
 from mux.core.policy.principal import Owner
 from mux.core.state.app_server import AppServer, AppServerState
-from mux.core.state.client import Client
-from mux.core.state.pending_requests import ServerRequest
-from mux.core.state.threads import Thread
-from mux.core.state.turn_queues import TurnQueue
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.pending_requests import ServerRequest
+from mux.core.state.threads.threads import Thread
+from mux.core.state.turns.turn_queues import TurnQueue
 
 
 def report(broker: Broker, now: float) -> dict[str, Any]:

@@ -1,15 +1,11 @@
 """The clients' side: from a listening socket to messages.
 
-In the order in which a connection meets them: ``listener`` accepts (``unix_socket`` claims paths in
-a ``socket_directory``, ``streams`` wraps sockets, ``tls`` holds the certificate and ``encryption``
-begins with it, ``peer`` knows the process behind a unix socket, ``unauthenticated`` limits
-connections that haven't said who they are), ``http`` reads a ``request``, ``proxies`` tells whom it
-is from, ``origins`` judges a browser's, ``routes`` answers it (``post_routes``: pairing, and
-answers from a lock screen) or lets it ``upgrade`` to a WebSocket. ``challenge`` has a browser's key
-sign, ``websocket`` parses frames, ``connection`` serves one client (``rate_limit`` slows it).
-``offers`` picks a ``compression`` (``deflate`` or ``zstd_stream``), which ``compressed_stream``
-applies.
+In the order in which a connection meets them: ``listener`` accepts; ``encryption`` begins TLS, or
+tells who speaks plainly. A request is read, judged and answered in the room ``http``. What becomes
+a WebSocket is served by ``connection`` (``rate_limit`` slows it), once ``challenge`` has had a
+browser's key sign. Rooms: ``sockets`` below it all, ``http``, and ``websocket``, the frames and
+their compression.
 
 Imports ``access``, ``dispatcher``, ``outbox``, ``config`` and ``core``; nothing of the app-server's
-side.
+side. Which room may import which, ``ROOMS`` in ``tests/test_imports.py`` says.
 """

@@ -25,9 +25,9 @@ from mux.access.sessions import NotProvenError, Sessions
 from mux.access.throttle import LoginThrottle
 from mux.core.extension import sessions as wire
 from mux.core.policy.principal import Principal
-from mux.downstream.http import hold_back
-from mux.downstream.request import AcceptedUpgrade
-from mux.downstream.websocket import FrameReader
+from mux.downstream.http.http import hold_back
+from mux.downstream.http.request import AcceptedUpgrade
+from mux.downstream.websocket.websocket import FrameReader
 from mux.outbox import Outbox, text_frame
 
 PROOF_BYTES: Final = 4 * 1024

@@ -20,17 +20,18 @@ from msgspec.structs import replace
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import client_message, jsonrpc, overrides
+from mux.core.protocol.envelope import client_message, jsonrpc
+from mux.core.protocol.threads import overrides
 from mux.dispatcher import Dispatcher
-from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
-from mux.downstream.compressed_stream import CompressedStream, FrameUnpacker
-from mux.downstream.peer import who_is_there
+from mux.downstream.http.request import AcceptedUpgrade
+from mux.downstream.http.upgrade import SUBPROTOCOL
 from mux.downstream.rate_limit import Rate
-from mux.downstream.request import AcceptedUpgrade
-from mux.downstream.streams import Accepted, Patient
-from mux.downstream.upgrade import SUBPROTOCOL
-from mux.downstream.websocket import FrameReader, accepted
+from mux.downstream.sockets.peer import who_is_there
+from mux.downstream.sockets.streams import Accepted, Patient
+from mux.downstream.websocket import offers
+from mux.downstream.websocket.compressed_stream import CompressedStream, FrameUnpacker
+from mux.downstream.websocket.websocket import FrameReader, accepted
 from mux.outbox import ClientPort, Outbox
 
 RECEIVE_BYTES = 64 * 1024

@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 import trio
 
-from mux.downstream.http import HttpResponse, RequestHead, answer, read_head
-from mux.downstream.streams import HANDSHAKE_DEADLINE, Encrypted, Patient
-from mux.downstream.tls import Certificate
+from mux.downstream.http.http import HttpResponse, RequestHead, answer, read_head
+from mux.downstream.sockets.streams import HANDSHAKE_DEADLINE, Encrypted, Patient
+from mux.downstream.sockets.tls import Certificate
 
 HANDSHAKE: Final = b"\x16"
 """The first byte of TLS: a handshake's record. No HTTP method begins so."""

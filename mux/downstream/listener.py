@@ -23,11 +23,11 @@ import trio
 
 from mux.config.addresses import Address, TcpAddress
 from mux.downstream import encryption
-from mux.downstream.peer import who_is_there
-from mux.downstream.streams import Accepted, Listening, Patient
-from mux.downstream.tls import Certificate
-from mux.downstream.unauthenticated import Slot, Unauthenticated
-from mux.downstream.unix_socket import Claim, ListenError, claim_path, reclaim_path
+from mux.downstream.sockets.peer import who_is_there
+from mux.downstream.sockets.streams import Accepted, Listening, Patient
+from mux.downstream.sockets.tls import Certificate
+from mux.downstream.sockets.unauthenticated import Slot, Unauthenticated
+from mux.downstream.sockets.unix_socket import Claim, ListenError, claim_path, reclaim_path
 
 BACKLOG = 1024
 """Connections that the kernel queues until they are accepted. Every client of a full broker may

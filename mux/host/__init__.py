@@ -7,5 +7,6 @@ control socket; ``take_over`` takes that socket over. ``directories`` resolves p
 ``terminals`` finds a client's terminal. ``tailnet``, ``novascale`` and ``codex_login`` examine the
 rest of the machine.
 
-Imports ``downstream.unix_socket``, ``access``, ``client``, ``config``, ``core`` and ``posix``.
+Imports ``downstream.sockets.unix_socket``, ``access``, ``client``, ``config``, ``core`` and
+``posix``.
 """

@@ -25,7 +25,7 @@ import trio
 
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.protocol.directories import ResolvedPath, around
+from mux.core.protocol.threads.directories import ResolvedPath, around
 
 DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""

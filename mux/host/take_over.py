@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from mux.client import Client, ClientError, Json, connect
-from mux.downstream.unix_socket import StartupLock, in_use
+from mux.downstream.sockets.unix_socket import StartupLock, in_use
 from mux.errors import AppmuxError
 from mux.host.socket_owner import SocketOwner, socket_owner
 

@@ -6,7 +6,7 @@
 in the body that header may be the device's own token, which must then be of the same device. The
 core decides what the answer is worth, as for any client.
 
-Used by: ``downstream.post_routes``.
+Used by: ``downstream.http.post_routes``.
 """
 
 from __future__ import annotations

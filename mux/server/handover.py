@@ -22,8 +22,8 @@ from mux.core.protocol.journal_entry import Entry
 from mux.core.state import durable
 from mux.downstream import listener
 from mux.downstream.listener import Listener
-from mux.downstream.tls import Certificate
-from mux.downstream.unix_socket import ListenError
+from mux.downstream.sockets.tls import Certificate
+from mux.downstream.sockets.unix_socket import ListenError
 from mux.storage import broker_state
 from mux.storage.broker_state import EPOCH, BrokerState, Saved
 from mux.storage.journal import Store, StoreError

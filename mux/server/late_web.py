@@ -15,7 +15,7 @@ import trio
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.core.part import Part
-from mux.downstream.request import Request
+from mux.downstream.http.request import Request
 from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
 

@@ -13,7 +13,7 @@ import trio
 
 from mux.access.authentication import Authenticator
 from mux.core.part import Part
-from mux.downstream.tls import Certificate
+from mux.downstream.sockets.tls import Certificate
 from mux.errors import AppmuxError
 from mux.storage.audit_log import Audit
 

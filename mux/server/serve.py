@@ -27,18 +27,19 @@ from mux.core.policy import notice
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
+from mux.downstream.http.origins import require_origins
 from mux.downstream.listener import Listener
-from mux.downstream.origins import require_origins
-from mux.downstream.tls import Certificate, open_certificate
+from mux.downstream.sockets.tls import Certificate, open_certificate
 from mux.files.spool import FOLDER, Spool
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
-from mux.server import handover, operator_log
+from mux.server import handover
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
+from mux.server.observability import operator_log
 from mux.server.requests import OutsideRequests
 from mux.server.settings_watch import SettingsWatch
 from mux.shells import Shells

@@ -169,7 +169,7 @@ def override_texts(arguments: Sequence[str]) -> list[str]:
 def _is_override(flag: str, value: str) -> bool:
     if flag not in _OVERRIDE:
         return False
-    from mux.core.protocol.overrides import is_override  # noqa: PLC0415 (few programs have any)
+    from mux.core.protocol.threads.overrides import is_override  # noqa: PLC0415 (few programs have any)
 
     return is_override(value.partition("=")[0].strip())
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 LINE_BYTES: Final = 64 * 1024 * 1024
 """The longest message that the broker takes (``limits.message_bytes``, unless it is set lower)."""

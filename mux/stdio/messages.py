@@ -1,7 +1,7 @@
 """The fields of the broker's messages that the stdio bridge reads: the envelope, and a few answers.
 
-As in ``core.protocol.jsonrpc``, one pass skips every other field, and never fails for a shape that
-this version doesn't know.
+As in ``core.protocol.envelope.jsonrpc``, one pass skips every other field, and never fails for a
+shape that this version doesn't know.
 
 Used by ``resume``.
 """
@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ABSENT
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ABSENT
 
 EXTENSION: Final = "appmux"
 """The key in ``capabilities.extensions`` and in the answer to ``initialize``."""

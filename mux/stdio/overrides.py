@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from mux.core.protocol import overrides
-from mux.core.protocol.overrides import HEADER, WORKSPACE
+from mux.core.protocol.threads import overrides
+from mux.core.protocol.threads.overrides import HEADER, WORKSPACE
 from mux.errors import AppmuxError
 
 NAMED: Final = 24

@@ -17,10 +17,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, thread_settings
-from mux.core.protocol.jsonrpc import ABSENT
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ABSENT
 from mux.core.protocol.methods import notification_rule, server_request_rule
 from mux.core.protocol.rules import OfferTo
+from mux.core.protocol.threads import thread_settings
 from mux.stdio import messages as reading
 from mux.stdio.messages import Message, Params, Replayed
 from mux.stdio.resume import INITIALIZE, WATCH, Lines, Offered, ResumeState

@@ -20,11 +20,12 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from mux.core.protocol import client_message, jsonrpc, thread_settings
-from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
+from mux.core.protocol.envelope import client_message, jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ABSENT, BadMessageError, ClientMessage
 from mux.core.protocol.methods import request_rule
 from mux.core.protocol.rules import Route
-from mux.core.protocol.turn_messages import ended_by_death, started_turn
+from mux.core.protocol.threads import thread_settings
+from mux.core.protocol.threads.turn_messages import ended_by_death, started_turn
 from mux.stdio import messages as reading
 from mux.stdio.messages import EXTENSION, Life, Message, Params, Turn
 
@@ -66,7 +67,7 @@ class Running(NamedTuple):
 class Followed(msgspec.Struct):
     """A thread that the client follows, and what to load it with again.
 
-    ``core.protocol.thread_settings`` makes the params from these.
+    ``core.protocol.threads.thread_settings`` makes the params from these.
     """
 
     loaded_with: bytes = b""

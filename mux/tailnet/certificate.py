@@ -16,7 +16,7 @@ import attrs
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from mux.downstream import tls
+from mux.downstream.sockets import tls
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file

@@ -29,10 +29,10 @@ from mux import documents
 from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
 from mux.downstream import listener
+from mux.downstream.http.origins import origin_of
 from mux.downstream.listener import Listener
-from mux.downstream.origins import origin_of
-from mux.downstream.tls import Certificate
-from mux.downstream.unix_socket import ListenError
+from mux.downstream.sockets.tls import Certificate
+from mux.downstream.sockets.unix_socket import ListenError
 from mux.errors import AppmuxError
 from mux.tailnet import choice
 from mux.tailnet.node import Node, TailscaledError, Trouble

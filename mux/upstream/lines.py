@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core.protocol.long_line import LONG_BYTES, LongLine
+from mux.core.protocol.envelope.long_line import LONG_BYTES, LongLine
 
 
 @attrs.define(eq=False, repr=False)

@@ -6,6 +6,6 @@ answered by what), ``files`` (the page), ``session`` (``/v1/session``), ``upload
 ``headers`` holds what every answer carries, ``limits`` what a peer may cost.
 
 Nothing here is imported before the first such request comes, and nothing is on a WebSocket's way.
-Who may ask at all was judged before, in ``downstream.origins``. It imports access, files, config,
-core, dispatcher and downstream, never server or cli.
+Who may ask at all was judged before, in ``downstream.http.origins``. It imports access, files,
+config, core, dispatcher and downstream, never server or cli.
 """

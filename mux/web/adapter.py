@@ -1,6 +1,6 @@
 """A request of one connection, between h11 and an ASGI application. Nothing else is known here.
 
-The head was read by h11 (``downstream.http``); the same parser reads the body and frames the
+The head was read by h11 (``downstream.http.http``); the same parser reads the body and frames the
 response. Bodies stream both ways: the next piece is received when the application asks for it, and
 sent before it goes on. So a slow peer holds back its own request alone, for a bounded time.
 
@@ -19,9 +19,9 @@ import h11
 import structlog
 import trio
 
-from mux.downstream.http import HEAD_BYTES
-from mux.downstream.request import Request
-from mux.downstream.streams import Patient
+from mux.downstream.http.http import HEAD_BYTES
+from mux.downstream.http.request import Request
+from mux.downstream.sockets.streams import Patient
 from mux.web import transfer
 from mux.web.limits import (
     BODY_SECONDS,

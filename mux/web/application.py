@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
-from mux.downstream.request import Request
+from mux.downstream.http.request import Request
 from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
 from mux.web import adapter, headers, transfer

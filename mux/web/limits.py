@@ -1,7 +1,7 @@
 """The limits of plain requests, each with its reason.
 
 The limits of a head, of keep-alive and of connections by address hold for everybody: see
-``downstream.http`` and ``downstream.unauthenticated``.
+``downstream.http.http`` and ``downstream.sockets.unauthenticated``.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from starlette.responses import Response
 
 from mux.access.authentication import AuthError, local_user
 from mux.core.policy.principal import Principal
-from mux.downstream.http import hold_back
-from mux.downstream.request import Request as PlainRequest
-from mux.downstream.upgrade import authenticate
+from mux.downstream.http.http import hold_back
+from mux.downstream.http.request import Request as PlainRequest
+from mux.downstream.http.upgrade import authenticate
 from mux.files import limits
 from mux.files.errors import UploadError
 from mux.files.uploads import More, Upload, Uploads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.cli.common import broker
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 
 def test_a_missing_scope_is_told_without_the_method() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
-from mux.downstream.websocket import FrameReader
+from mux.downstream.websocket.websocket import FrameReader
 from mux.stdio.websocket import ClientWebSocket
 
 UNIX: Final = "unix://"

@@ -192,7 +192,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling",
     ),
     "long-texts": Intended(
-        elsewhere="tests/core/protocol/test_text_limits.py::test_a_method_has_a_limit"
+        elsewhere="tests/core/protocol/envelope/test_text_limits.py::test_a_method_has_a_limit"
     ),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(
@@ -218,10 +218,10 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_browser.py::test_the_smallest_page_is_paired_by_a_link_and_attaches"
     ),
     "proxies": Intended(
-        elsewhere="tests/downstream/test_proxies.py::test_who_needs_no_token_doesnt_come_by_a_proxy"
+        elsewhere="tests/downstream/http/test_proxies.py::test_who_needs_no_token_doesnt_come_by_a_proxy"
     ),
     "http": Intended(
-        elsewhere="tests/downstream/test_routes.py::test_a_head_that_never_ends_is_given_up",
+        elsewhere="tests/downstream/http/test_routes.py::test_a_head_that_never_ends_is_given_up",
     ),
 }
 

@@ -58,12 +58,12 @@ from mux.core.events import (
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol.directories import ResolvedPath
+from mux.core.protocol.envelope.long_line import LongLine
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.long_line import LongLine
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.threads.directories import ResolvedPath
 from mux.core.state.app_server import Introduction
-from mux.core.state.scheduler import BROKER
+from mux.core.state.requests.scheduler import BROKER
 
 Json = dict[str, Any]
 

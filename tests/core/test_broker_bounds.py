@@ -9,8 +9,8 @@ import pytest
 from mux.core.extension.following import MOST_THREADS
 from mux.core.features.subscriptions.replay import LOADING_AT_ONCE
 from mux.core.policy.principal import Principal
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.structure import OPENED_ELEMENTS
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.structure import OPENED_ELEMENTS
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Story
 

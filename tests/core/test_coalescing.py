@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mux.core.policy.principal import Principal
 from mux.core.protocol.journal_entry import LARGE_DELTA
-from mux.core.state.coalescing import RUN_BYTES
+from mux.core.state.clients.coalescing import RUN_BYTES
 from tests.core.features.subscriptions.test_replay import STATUS, followed, joins, numbers, texts
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, DELTA, LOCAL, Json, Peer, Story

@@ -11,7 +11,7 @@ from collections import defaultdict
 import attrs
 import pytest
 
-from mux.core.protocol import long_line
+from mux.core.protocol.envelope import long_line
 from tests.core.recordings import NAMES, Playback, Viewer, recording
 from tests.core.stories import Json, Story
 from tests.view import View

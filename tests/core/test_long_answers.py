@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mux.core.events import ClientLags
-from mux.core.protocol import jsonrpc, long_line
+from mux.core.protocol.envelope import jsonrpc, long_line
 from tests.core.paced import PacedStory
 from tests.core.stories import DELTA, LOCAL, Json, Peer, Story, dumps
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mux.core.commands import Publish
 from mux.core.events import UpstreamSent
-from mux.core.state import notice_records, tool_owners
-from mux.core.state.threads import FORGOTTEN_SHARE
+from mux.core.state import notice_records
+from mux.core.state.requests import tool_owners
+from mux.core.state.threads.threads import FORGOTTEN_SHARE
 from tests.core.stories import Json, Peer, Story
 
 MOST = 64

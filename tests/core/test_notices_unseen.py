@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mux.core.features.notices.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
-from mux.core.state.client import ClientState, Focus
+from mux.core.state.clients.client import ClientState, Focus
 from tests.core import work
 from tests.core.features.notices.test_notices import LONG, looks
 from tests.core.noticed import asks, noticed, told

@@ -8,7 +8,7 @@ import pytest
 
 from mux.core.commands import KillUpstream
 from mux.core.limits import Limits
-from mux.core.protocol.jsonrpc import APP_SERVER_GONE
+from mux.core.protocol.envelope.jsonrpc import APP_SERVER_GONE
 from tests.core.lives import answered_probe, die, next_life, ready_again, shared, starts
 from tests.core.stories import DELTA, Story
 

@@ -1,4 +1,4 @@
-"""`mux.downstream.listener` and `mux.downstream.unix_socket`: URLs, sockets and paths, accepted
+"""`downstream.listener` and `downstream.sockets.unix_socket`: URLs, sockets and paths, accepted
 connections."""
 
 # The file system is what these tests look at; nothing else runs meanwhile.
@@ -40,11 +40,17 @@ from mux.config.addresses import (
     refuse_open_door,
 )
 from mux.config.locate import LONGEST_ADDRESS
-from mux.downstream import socket_directory, unix_socket
 from mux.downstream.listener import Listener, open_listener, serve
-from mux.downstream.streams import Listening, Patient
-from mux.downstream.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Slot, Unauthenticated
-from mux.downstream.unix_socket import ListenError
+from mux.downstream.sockets import socket_directory, unix_socket
+from mux.downstream.sockets.streams import Listening, Patient
+from mux.downstream.sockets.unauthenticated import (
+    MOST,
+    MOST_OF_ADDRESS,
+    TOLD_EVERY,
+    Slot,
+    Unauthenticated,
+)
+from mux.downstream.sockets.unix_socket import ListenError
 from tests.end_to_end.peer import PATIENCE
 from tests.ports import kept_port
 

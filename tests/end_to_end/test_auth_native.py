@@ -1,6 +1,6 @@
 """The app-server's own listener, asked what `jwts` and `knocks` claim that it answers.
 
-What passes here is passed by `mux.access.authentication` and `mux.downstream.routes` in
+What passes here is passed by `mux.access.authentication` and `mux.downstream.http.routes` in
 `test_authentication` and `test_routes`.
 """
 

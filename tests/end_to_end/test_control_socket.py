@@ -14,7 +14,7 @@ import trio
 
 from mux.demo import scripted_model
 from mux.demo.scripted_model import Hold, Say, Scripted
-from mux.downstream.socket_directory import short_place
+from mux.downstream.sockets.socket_directory import short_place
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import appmux
 from tests.end_to_end.native import Home, Native, codex_bin, launched, private_home

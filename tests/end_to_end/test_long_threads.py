@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from mux.core.protocol.long_line import LONG_BYTES, LongLine, read_snapshot
+from mux.core.protocol.envelope.long_line import LONG_BYTES, LongLine, read_snapshot
 from mux.demo.scripted_model import Hold, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import native_stdio

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trio
 
-from mux.downstream.websocket import accepted
+from mux.downstream.websocket.websocket import accepted
 from mux.stdio import joined
 from mux.stdio.joined import Joined
 from tests.end_to_end.brokered import brokered, client

@@ -15,7 +15,7 @@ import pytest
 import trio
 from playwright.sync_api import BrowserContext
 
-from mux.downstream.routes import PASSED_ON
+from mux.downstream.http.routes import PASSED_ON
 from tests import knocks
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.chromium import chromium, in_chromium

@@ -21,8 +21,8 @@ import pytest
 from mux.core.policy import scopes
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
-from mux.core.protocol import thread_overrides
 from mux.core.protocol.scope import Scope
+from mux.core.protocol.threads import thread_overrides
 from tests.core.stories import Json, Story
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.browsers import Browser, origin_of

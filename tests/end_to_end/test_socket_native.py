@@ -9,7 +9,7 @@ import trio
 
 from mux.config.addresses import parse_listen_url
 from mux.downstream.listener import open_listener
-from mux.downstream.unix_socket import ListenError
+from mux.downstream.sockets.unix_socket import ListenError
 from tests.end_to_end.native import native, native_unix, private_home
 
 NOBODY = "http://127.0.0.1:9/v1"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
-from tests.core.protocol.test_request_params import OTHERS, SPELLINGS, THREAD
+from tests.core.protocol.envelope.test_request_params import OTHERS, SPELLINGS, THREAD
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import native_stdio

@@ -15,7 +15,7 @@ import trio
 from mux.config.addresses import parse_listen_url
 from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from mux.downstream.listener import open_listener
-from mux.downstream.unix_socket import StartupLock
+from mux.downstream.sockets.unix_socket import StartupLock
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Home, Native, codex_bin, launched, native, native_unix
 from tests.end_to_end.peer import connect_unix

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from mux.downstream.websocket import FrameReader
+from mux.downstream.websocket.websocket import FrameReader
 from tests.fuzz.oracle import FaultError
 
 LIMIT: Final = 4096

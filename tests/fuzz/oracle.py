@@ -20,12 +20,12 @@ import attrs
 from mux.core.commands import Forward
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, notification_rule
-from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import Audience
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.thread_overrides import METHODS
-from mux.core.state.scheduler import BROKER, DEPARTED
+from mux.core.protocol.threads.thread_overrides import METHODS
+from mux.core.state.requests.scheduler import BROKER, DEPARTED
 from tests.fuzz.mutation import ID_NAMED
 
 Json = dict[str, Any]

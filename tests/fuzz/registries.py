@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final
 
 from mux.core.limits import Limits
-from mux.core.state.title_turns import MOST_TURNS
+from mux.core.state.turns.title_turns import MOST_TURNS
 from tests.fuzz.app_server_lines import REMEMBERED
 
 LIMITS: Final = Limits(

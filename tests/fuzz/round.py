@@ -17,9 +17,9 @@ import attrs
 from mux.core import commands, events
 from mux.core.broker import Broker
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.directories import ResolvedPath
-from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.long_line import LongLine
+from mux.core.protocol.threads.directories import ResolvedPath
 from mux.core.state.app_server import Introduction
 from tests.core.stories import TICK
 from tests.fuzz.app_server_lines import AppServer

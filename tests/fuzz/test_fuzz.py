@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import mux.core
-from mux.core.protocol import thread_overrides
-from mux.core.state import id_fields
-from mux.core.state.client import Client
+from mux.core.protocol.threads import thread_overrides
+from mux.core.state.clients.client import Client
+from mux.core.state.requests import id_fields
 from tests.fuzz import frames
 from tests.fuzz import round as rounds
 from tests.fuzz.corpus import corpus

@@ -13,7 +13,7 @@ from mux.config.load import ConfigError, load
 from mux.config.model import Config
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.protocol.directories import ResolvedPath, around, is_below
+from mux.core.protocol.threads.directories import ResolvedPath, around, is_below
 from mux.host import directories
 from mux.host.directories import Directories, Listed, places
 

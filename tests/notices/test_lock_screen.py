@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from mux.access.authentication import open_auth
 from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
-from mux.downstream.routes import admit
+from mux.downstream.http.routes import admit
 from mux.notices.answer_tickets import MOST, AnswerTickets
 from mux.push.message import Push
 from tests import knocks

@@ -21,7 +21,7 @@ import mux
 from mux.access.authentication import open_auth
 from mux.access.devices import COPY, FILE, open_registry
 from mux.config import locate, model
-from mux.downstream import tls
+from mux.downstream.sockets import tls
 from mux.errors import AppmuxError
 from mux.host.novascale import _token
 from mux.notices.ledger import Ledger
@@ -473,8 +473,8 @@ OTHER_FILES = {
     "cli.doctor.addresses": "codex's own settings, for the doctor",
     "cli.doctor.credentials": "a certificate, which is no secret",
     "cli.doctor.host": "what codex writes for the doctor",
-    "cli.get": "the file that a person fetches",
-    "cli.put": "the file that a person brings",
+    "cli.threads.get": "the file that a person fetches",
+    "cli.threads.put": "the file that a person brings",
     "config.codex_binary": "the start of a program, to see whose it is",
     "config.load": "the settings",
     "config.locate": "the settings",

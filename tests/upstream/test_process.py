@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mux.core.broker import Broker
 from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
-from mux.core.protocol.long_line import LONG_BYTES, LongLine
+from mux.core.protocol.envelope.long_line import LONG_BYTES, LongLine
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
 from mux.upstream import lines as module

@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 
 from mux.access.authentication import open_auth
 from mux.config.model import Auth
-from mux.downstream import http
-from mux.downstream.request import Request, Services
-from mux.downstream.routes import admit
+from mux.downstream.http import http
+from mux.downstream.http.request import Request, Services
+from mux.downstream.http.routes import admit
 from mux.web import adapter, limits
 from tests import knocks
 

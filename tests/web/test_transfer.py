@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from mux.access.authentication import open_auth
 from mux.config.model import Auth
-from mux.downstream.request import Request
-from mux.downstream.routes import admit
-from mux.downstream.streams import Patient
+from mux.downstream.http.request import Request
+from mux.downstream.http.routes import admit
+from mux.downstream.sockets.streams import Patient
 from mux.web import adapter, limits, transfer
 from tests import knocks
 

@@ -48,7 +48,7 @@ EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 FORBIDDEN: Final = -32003
-"""The broker's code for a missing scope (``core.protocol.jsonrpc``, whose import takes a while)."""
+"""The broker's code for a missing scope, as in ``envelope.jsonrpc``, whose import takes a while."""
 
 
 class BrokerError(AppmuxError):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mux.access.authentication import open_auth
 from mux.cli.doctor.finding import Finding
 from mux.config.model import Config
-from mux.downstream.tls import open_certificate
+from mux.downstream.sockets.tls import open_certificate
 from mux.errors import AppmuxError
 from mux.host import readiness
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from mux.core.extension.parts import Described, method
-from mux.core.protocol.text_limits import LONGEST_NAME, Name
+from mux.core.protocol.envelope.text_limits import LONGEST_NAME, Name
 
 MOST_RECORDS = 200
 """Records of one page: some screens of a phone."""

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from mux.core.extension.parts import Described, Done, Nothing, method, notification
+from mux.core.protocol.envelope.text_limits import Name
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.text_limits import Name
 
 Kind = Literal["paired", "invite", "novascale"]
 """How a device came into the book: by a code, by an invitation, brought along from NovaScale."""

@@ -7,7 +7,7 @@ import msgspec
 from mux.core.extension.approvals import Decided, Decider, FileChange
 from mux.core.extension.following import Cursor
 from mux.core.extension.parts import Described, method
-from mux.core.protocol.text_limits import Name
+from mux.core.protocol.envelope.text_limits import Name
 
 
 class DigestParams(msgspec.Struct):

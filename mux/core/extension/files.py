@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from mux.core.extension.parts import Described, method, notification
-from mux.core.protocol.text_limits import Name
+from mux.core.protocol.envelope.text_limits import Name
 
 How = Literal["changed", "created", "generated", "uploaded", "named"]
 """``named``: its items only tell of it, as of a picture that was looked at."""

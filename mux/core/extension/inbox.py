@@ -13,7 +13,7 @@ from mux.core.extension.approvals import FileChange, Vote
 from mux.core.extension.parts import Described, method, notification
 from mux.core.extension.queue import By, Held
 from mux.core.policy.notice import Risk
-from mux.core.protocol.text_limits import Name
+from mux.core.protocol.envelope.text_limits import Name
 
 MOST_PAGE = 100
 """Threads of one page. The app-server reads each from its database."""

@@ -8,7 +8,7 @@ import msgspec
 
 from mux.core.extension.parts import Described, method
 from mux.core.policy.notice import Kind
-from mux.core.protocol.text_limits import Name
+from mux.core.protocol.envelope.text_limits import Name
 
 Level = Literal["opaque", "title", "full"]
 

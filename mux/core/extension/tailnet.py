@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mux.core.extension.parts import Described, Nothing, method
-from mux.core.protocol.text_limits import Name
+from mux.core.protocol.envelope.text_limits import Name
 
 
 class EnableParams(msgspec.Struct):

@@ -9,7 +9,7 @@ Used by ``responses``.
 
 from __future__ import annotations
 
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 
 READ = "config/read"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mux.core.protocol.thread_overrides import NULL, READ_ONLY_PROFILE, Fields
+from mux.core.protocol.threads.thread_overrides import NULL, READ_ONLY_PROFILE, Fields
 
 _SERVERS = "mcp_servers"
 

@@ -20,8 +20,9 @@ from collections.abc import Mapping
 import msgspec
 
 from mux.core.policy import confined_thread
-from mux.core.protocol import jsonrpc, thread_overrides
-from mux.core.protocol.directories import (
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.threads import thread_overrides
+from mux.core.protocol.threads.directories import (
     Home,
     Host,
     ResolvedPath,
@@ -30,7 +31,7 @@ from mux.core.protocol.directories import (
     is_below,
     is_trusted,
 )
-from mux.core.protocol.thread_overrides import NULL, STARTS, Held
+from mux.core.protocol.threads.thread_overrides import NULL, STARTS, Held
 
 SETTING = "devices.directories"
 

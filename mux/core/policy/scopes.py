@@ -23,9 +23,10 @@ from collections.abc import Callable
 import msgspec
 
 from mux.core.policy import confined_thread
-from mux.core.protocol import jsonrpc, thread_overrides
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
+from mux.core.protocol.threads import thread_overrides
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, Held
 
 ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
 

@@ -27,7 +27,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.protocol import jsonrpc, thread_overrides
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.threads import thread_overrides
 
 WITHHELD = frozenset(
     {

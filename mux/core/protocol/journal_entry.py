@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.rope import Piece, Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.rope import Piece, Rope
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -12,7 +12,8 @@ To teach the broker a method, add a line here. The meaning of each column stands
 
 from __future__ import annotations
 
-from mux.core.protocol import known_notifications, structure
+from mux.core.protocol import known_notifications
+from mux.core.protocol.envelope import structure
 from mux.core.protocol.rules import (
     Audience,
     NotificationRule,

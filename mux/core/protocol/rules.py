@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from mux.core.protocol import structure
+from mux.core.protocol.envelope import structure
 from mux.core.protocol.scope import Scope
 
 

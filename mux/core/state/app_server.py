@@ -19,8 +19,8 @@ from collections import deque
 import attrs
 import msgspec
 
-from mux.core.protocol.text_limits import NO_HEADER_VALUE
-from mux.core.state.client import ClientInfo
+from mux.core.protocol.envelope.text_limits import NO_HEADER_VALUE
+from mux.core.state.clients.client import ClientInfo
 
 
 class AppServerState(enum.Enum):

@@ -50,15 +50,15 @@ from mux.core.commands import (
 )
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, with_cursor, with_seq
-from mux.core.protocol.rope import Rope
-from mux.core.state.backlog import NOT_NUMBERED, Backlog
-from mux.core.state.client import Client
-from mux.core.state.coalescing import Holding
+from mux.core.state.clients.backlog import NOT_NUMBERED, Backlog
+from mux.core.state.clients.client import Client
+from mux.core.state.clients.coalescing import Holding
 from mux.core.state.journal import Journal
-from mux.core.state.scheduler import RequestScheduler
-from mux.core.state.threads import Recipients, Threads
+from mux.core.state.requests.scheduler import RequestScheduler
+from mux.core.state.threads.threads import Recipients, Threads
 
 CLOSE_ACCESS_ENDED = 4401
 """Close code: the client's credential has expired or been revoked (HTTP's 401, in the range for

@@ -20,7 +20,7 @@ import msgspec
 from mux.core.extension.queue import Held as QueueHeld
 from mux.core.policy.approval_policy import Policy
 from mux.core.policy.principal import Owner, Principal
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, Held
 
 Kind = Literal[
     "app-server", "claim", "clients", "follows", "left", "queue", "request", "sent", "thread",

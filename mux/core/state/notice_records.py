@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from mux.core.policy.notice import Notice
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests.pending_requests import ServerRequest
 
 REMEMBERED: Final = 4096
 """Subjects of notices that were raised, so that none is raised again; and threads of which a goal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core.policy.principal import ClientId
-from mux.core.state.request import Request
+from mux.core.state.requests.request import Request
 
 
 @attrs.define(eq=False, repr=False)

@@ -17,24 +17,24 @@ from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.experimental import Gate
 from mux.core.state.app_server import AppServer, Introduction
-from mux.core.state.client import Client
-from mux.core.state.coalescing import Coalescing
+from mux.core.state.clients.client import Client
+from mux.core.state.clients.coalescing import Coalescing
+from mux.core.state.clients.departed_clients import DepartedClients
 from mux.core.state.delivery import Delivery
-from mux.core.state.departed_clients import DepartedClients
 from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
 from mux.core.state.notice_records import NoticeRecords
-from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.planned_restart import PlannedRestart
-from mux.core.state.request import Request
-from mux.core.state.scheduler import RequestScheduler
-from mux.core.state.scoped_ids import ScopedIds
-from mux.core.state.sent_messages import SentMessages
-from mux.core.state.threads import Thread, Threads
-from mux.core.state.title_turns import TitleTurns
-from mux.core.state.tool_owners import ToolOwners
-from mux.core.state.turn_queues import TurnQueue
-from mux.core.state.unclaimed_threads import UnclaimedThreads
+from mux.core.state.requests.pending_requests import PendingRequests
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import RequestScheduler
+from mux.core.state.requests.scoped_ids import ScopedIds
+from mux.core.state.requests.sent_messages import SentMessages
+from mux.core.state.requests.tool_owners import ToolOwners
+from mux.core.state.threads.threads import Thread, Threads
+from mux.core.state.threads.unclaimed_threads import UnclaimedThreads
+from mux.core.state.turns.title_turns import TitleTurns
+from mux.core.state.turns.turn_queues import TurnQueue
 
 NEVER = float("inf")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
-from mux.core.protocol.directories import Home, Host, ResolvedPath
-from mux.core.protocol.thread_overrides import Held
+from mux.core.protocol.threads.directories import Home, Host, ResolvedPath
+from mux.core.protocol.threads.thread_overrides import Held
 
 UNTRUSTED = {"trust_level": "untrusted"}
 HOST = Host(projects={"/trusted": True, "/no": False, "/gone": True}, servers=("files",))

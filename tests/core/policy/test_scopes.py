@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mux.core.policy import scopes
 from mux.core.policy.scopes import ALL, SCOPES, needed
-from mux.core.protocol import thread_overrides
-from mux.core.protocol.thread_overrides import Held, read
+from mux.core.protocol.threads import thread_overrides
+from mux.core.protocol.threads.thread_overrides import Held, read
 
 
 def need(method: str, **params: Any) -> tuple[str, str]:

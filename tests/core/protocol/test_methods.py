@@ -14,7 +14,7 @@ from mux.core.protocol.methods import (
     server_request_rule,
 )
 from mux.core.protocol.rules import Audience, OfferTo, Route
-from mux.core.state.client import Capabilities
+from mux.core.state.clients.client import Capabilities
 
 
 def test_a_method_that_the_table_does_not_name_passes_untouched() -> None:

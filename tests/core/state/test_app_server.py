@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.state.app_server import AppServer, AppServerState, Introduction
-from mux.core.state.client import ClientInfo
+from mux.core.state.clients.client import ClientInfo
 from tests.core.stories import INITIALIZED, USER_AGENT, Json, dumps
 
 PARSEABLE = re.compile(r"[^/]+/\d+\.\d+\.\d+\S* \(.*\)")

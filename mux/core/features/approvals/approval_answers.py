@@ -17,12 +17,12 @@ from mux.core.features.approvals.outcomes import BY_NOTICE
 from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client, ClientInfo
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client, ClientInfo
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 LONGEST_ITEM: Final = 256 * 1024

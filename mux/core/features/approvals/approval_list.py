@@ -8,11 +8,11 @@ from mux.core.extension.approvals import ListParams
 from mux.core.features.approvals.approval_items import item_about, params_of
 from mux.core.features.approvals.approval_view import root_of, view
 from mux.core.features.approvals.voting import Voting
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 

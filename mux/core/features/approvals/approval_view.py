@@ -19,9 +19,9 @@ from mux.core.features.approvals.approval_items import item_about, params_of
 from mux.core.features.history import file_changes
 from mux.core.policy import risk
 from mux.core.policy.notice import Risk
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
-from mux.core.state.threads import Thread
+from mux.core.state.threads.threads import Thread
 
 QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitation/request"})
 """Server requests that ask for words, not for leave."""

@@ -15,12 +15,12 @@ from mux.core import audit_approvals, audit_events
 from mux.core.extension.approvals import Decided, Decider
 from mux.core.features.approvals.approval_view import View, view
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.cards import one_line
-from mux.core.state.client import DECIDED, Client
-from mux.core.state.pending_requests import Outcome, ServerRequest
+from mux.core.state.clients.client import DECIDED, Client
+from mux.core.state.requests.pending_requests import Outcome, ServerRequest
 from mux.core.state.state import State
+from mux.core.state.threads.cards import one_line
 
 BY_NOTICE: Final[ClientId] = 0
 """Stands for no client: the answer came from a lock screen."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from mux.core import audit_approvals
 from mux.core.features.approvals import outcomes
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.pending_requests import RESOLVED, ServerRequest
+from mux.core.state.requests.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import State
 
 

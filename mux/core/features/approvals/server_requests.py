@@ -23,17 +23,17 @@ from mux.core.features.approvals.voting import Voting
 from mux.core.part import Part
 from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
-from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.protocol.experimental import without_hidden
-from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.protocol.methods import SERVER_REQUESTS, server_request_rule
 from mux.core.protocol.rules import OfferTo
-from mux.core.state import id_fields, tool_owners
-from mux.core.state.backlog import NOT_NUMBERED
-from mux.core.state.client import Client
+from mux.core.state.clients.backlog import NOT_NUMBERED
+from mux.core.state.clients.client import Client
 from mux.core.state.durable import SavedServerRequest
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests import id_fields, tool_owners
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State
 
 LATE = "answer/late"

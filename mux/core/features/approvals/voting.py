@@ -18,10 +18,10 @@ from mux.core.part import Part
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client, ClientState
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client, ClientState
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 AT_ONCE = 0.3

@@ -24,11 +24,11 @@ from mux.core.extension.notices import FocusHeld, FocusParams
 from mux.core.part import Part
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import Client, ClientState, Focus
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.clients.client import Client, ClientState, Focus
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 FOCUS = "mux/focus"

@@ -12,8 +12,8 @@ import msgspec
 from mux.core.extension import following as extension
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.state.client import Client, ClientState
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.clients.client import Client, ClientState
 from mux.core.state.state import NEVER, State
 
 PRESENCE = "mux/presence"

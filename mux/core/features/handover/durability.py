@@ -32,8 +32,8 @@ from mux.core.state.durable import (
     SavedVote,
 )
 from mux.core.state.state import State
-from mux.core.state.turn_queues import QueuedTurn
-from mux.core.state.unsaved_thread import UnsavedThread
+from mux.core.state.threads.unsaved_thread import UnsavedThread
+from mux.core.state.turns.turn_queues import QueuedTurn
 
 
 class Durability(Part):

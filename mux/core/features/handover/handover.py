@@ -29,9 +29,10 @@ from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
 from mux.core.part import Part
-from mux.core.protocol import handover_answers, jsonrpc, thread_messages
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
+from mux.core.protocol.threads import handover_answers, thread_messages
 from mux.core.state.app_server import AppServerState
 from mux.core.state.durable import (
     SavedAppServer,
@@ -47,11 +48,11 @@ from mux.core.state.durable import (
     SavedUnsaved,
     decode,
 )
-from mux.core.state.request import Request
-from mux.core.state.scheduler import DEPARTED, QUEUE
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import DEPARTED, QUEUE
 from mux.core.state.state import NEVER, State
-from mux.core.state.turn_queues import QueuedTurn, TurnQueue
-from mux.core.state.unsaved_thread import Source, UnsavedThread
+from mux.core.state.threads.unsaved_thread import Source, UnsavedThread
+from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue
 
 LOADED = "thread/loaded/list"
 LIST = "thread/turns/list"

@@ -10,10 +10,10 @@ from mux.core.extension.digest import Digest, DigestCommands, DigestParams
 from mux.core.features.history.digest_summary import Summary
 from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import State
 
 METHOD: Final = "mux/thread/digest"

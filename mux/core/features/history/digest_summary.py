@@ -18,9 +18,9 @@ from mux.core.extension.digest import DigestFile, DigestTurn, FailedCommand
 from mux.core.features.history.file_changes import changes_in
 from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
-from mux.core.state.cards import one_line
-from mux.core.state.client import DECIDED
-from mux.core.state.last_line import final_line
+from mux.core.state.clients.client import DECIDED
+from mux.core.state.threads.cards import one_line
+from mux.core.state.threads.last_line import final_line
 
 MOST: Final = 200
 """Of each kind (turns, files, failed commands, decisions, errors) the latest so many are told."""

@@ -14,7 +14,7 @@ from mux.core.extension.files import FileAdded, How, ThreadFile
 from mux.core.features.history.file_changes import changes_in
 from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
-from mux.core.state.client import ADDED
+from mux.core.state.clients.client import ADDED
 
 MOST: Final = 1000
 """Files of one thread that are told, the latest: more than anybody looks through."""

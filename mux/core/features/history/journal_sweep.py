@@ -16,10 +16,10 @@ import msgspec
 from mux.core.commands import ReadJournal
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import State
 
 PART_BYTES: Final = 1024 * 1024

@@ -20,10 +20,10 @@ from mux.core.extension.files import ThreadFiles as Listed
 from mux.core.features.history.file_list import FileList, absolute
 from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import ADDED, Client
+from mux.core.state.clients.client import ADDED, Client
 from mux.core.state.state import State
 
 LIST: Final = "mux/files/list"

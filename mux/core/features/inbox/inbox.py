@@ -16,13 +16,13 @@ from mux.core.features.inbox.inbox_changes import InboxChanges
 from mux.core.features.inbox.inbox_picture import InboxPicture
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
-from mux.core.state.cards import Card, ThreadList
-from mux.core.state.client import Client, ClientState
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client, ClientState
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
+from mux.core.state.threads.cards import Card, ThreadList
 
 LIST = "thread/list"
 

@@ -14,12 +14,12 @@ import msgspec
 from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features.notices import notice_sources
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
-from mux.core.protocol.thread_messages import Status
-from mux.core.state.cards import NULL, Card, Cards, SavedCard, one_line
-from mux.core.state.last_line import final_line, last_line
+from mux.core.protocol.threads.thread_messages import Status
 from mux.core.state.state import State
+from mux.core.state.threads.cards import NULL, Card, Cards, SavedCard, one_line
+from mux.core.state.threads.last_line import final_line, last_line
 
 _ENDS: Final[frozenset[TurnEnd]] = frozenset({"completed", "failed", "interrupted"})
 

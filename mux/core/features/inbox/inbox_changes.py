@@ -26,9 +26,9 @@ from mux.core.features.inbox.inbox_cards import InboxCards
 from mux.core.features.inbox.inbox_picture import InboxPicture, Sign, difference
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.state import NEVER, State
 
 CHANGED = "mux/inbox/changed"

@@ -26,12 +26,12 @@ from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
-from mux.core.state.cards import Card
-from mux.core.state.last_line import last_line
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import State
-from mux.core.state.threads import Thread
-from mux.core.state.turn_queues import TurnQueue
+from mux.core.state.threads.cards import Card
+from mux.core.state.threads.last_line import last_line
+from mux.core.state.threads.threads import Thread
+from mux.core.state.turns.turn_queues import TurnQueue
 
 Sign = tuple[object, ...]
 """What makes two tellings of one need differ, apart from its age."""

@@ -22,9 +22,9 @@ from mux.core.features.clients.presence import Presence
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import AT_ONCE, Client, ClientState, InitializeParams
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.state.clients.client import AT_ONCE, Client, ClientState, InitializeParams
 from mux.core.state.state import State
 
 EXTENSION_VERSION = 1

@@ -23,15 +23,16 @@ from mux.core.features.approvals.resolutions import Resolutions
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, thread_settings
-from mux.core.protocol.jsonrpc import ItemParams
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ItemParams
 from mux.core.protocol.rules import RequestRule
+from mux.core.protocol.threads import thread_settings
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
-from mux.core.state.scheduler import DEPARTED
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
-from mux.core.state.threads import Thread
+from mux.core.state.threads.threads import Thread
 
 MINUTE = 60.0
 LONGEST_WAIT = 8.0

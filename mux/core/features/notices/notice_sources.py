@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from mux.core.protocol import jsonrpc
-from mux.core.state.running_turn import RunningTurn
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.turns.running_turn import RunningTurn
 
 LONGEST_LINE: Final = 300
 """Characters of a notice's line: no lock screen shows more."""

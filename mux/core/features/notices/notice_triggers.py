@@ -15,10 +15,10 @@ from mux.core.features.notices.notice_sources import Turn
 from mux.core.features.notices.notices import Notices, client_name
 from mux.core.part import Part
 from mux.core.policy.notice import Kind
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.notice_records import NoticeRecords
 from mux.core.state.state import State
-from mux.core.state.threads import Thread
+from mux.core.state.threads.threads import Thread
 
 INTERRUPT: Final = "turn/interrupt"
 

@@ -32,12 +32,12 @@ from mux.core.features.notices import notice_sources
 from mux.core.features.notices.notice_escalation import NoticeEscalation
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, RestoredNotice, Timing
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
+from mux.core.state.clients.client import Client
 from mux.core.state.notice_records import OpenNotice
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.requests.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State
 
 MOST_OPEN: Final = 256

@@ -19,18 +19,18 @@ from mux.core.features.requests.deprecation_notices import history_field
 from mux.core.features.requests.turn_interrupts import INTERRUPT, is_late
 from mux.core.part import Part
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.methods import request_rule
 from mux.core.protocol.rules import RequestRule, Route
-from mux.core.state import id_fields
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
-from mux.core.state.scheduler import BROKER, DEPARTED, QUEUE
-from mux.core.state.scoped_ids import IdClaim
+from mux.core.state.clients.client import Client
+from mux.core.state.requests import id_fields
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import BROKER, DEPARTED, QUEUE
+from mux.core.state.requests.scoped_ids import IdClaim
 from mux.core.state.state import State
-from mux.core.state.turn_queues import QueuedTurn
+from mux.core.state.turns.turn_queues import QueuedTurn
 
 UNSUBSCRIBE = "thread/unsubscribe"
 TURN_START = "turn/start"

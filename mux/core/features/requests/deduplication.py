@@ -15,11 +15,11 @@ import msgspec
 
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Owner
-from mux.core.protocol import jsonrpc, text_limits
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import Client
-from mux.core.state.request import Request
-from mux.core.state.sent_messages import MessageKey, message_key
+from mux.core.protocol.envelope import jsonrpc, text_limits
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.sent_messages import MessageKey, message_key
 from mux.core.state.state import State
 
 REVERT = "thread/revert"

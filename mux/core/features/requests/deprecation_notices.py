@@ -11,9 +11,9 @@ import msgspec
 
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.request import Request
-from mux.core.state.scheduler import BROKER
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.state.requests.request import Request
+from mux.core.state.requests.scheduler import BROKER
 from mux.core.state.state import State
 
 ANSWERED_LATELY = 32

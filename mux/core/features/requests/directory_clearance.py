@@ -25,13 +25,14 @@ from mux.core.commands import Resolve
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
-from mux.core.protocol.directories import Home, Host, ResolvedPath, read_home, read_host
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.protocol.threads import thread_overrides, thread_settings
+from mux.core.protocol.threads.directories import Home, Host, ResolvedPath, read_home, read_host
+from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
 
 CONFIG = "config/read"

@@ -13,10 +13,10 @@ from __future__ import annotations
 import msgspec
 
 from mux.core import audit_events
-from mux.core.protocol import jsonrpc
-from mux.core.state.request import Request
-from mux.core.state.running_turn import RunningTurn
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
+from mux.core.state.turns.running_turn import RunningTurn
 
 INTERRUPT = "turn/interrupt"
 

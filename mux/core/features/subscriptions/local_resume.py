@@ -15,11 +15,11 @@ import msgspec
 
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
-from mux.core.state.request import Request
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
-from mux.core.state.threads import Thread
-from mux.core.state.unsaved_thread import HISTORY_BYTES, UnsavedThread
+from mux.core.state.threads.threads import Thread
+from mux.core.state.threads.unsaved_thread import HISTORY_BYTES, UnsavedThread
 
 READ = "thread/read"
 LIST = "thread/turns/list"

@@ -16,14 +16,14 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
 from mux.core.protocol.methods import request_rule
 from mux.core.protocol.rules import OfferTo, Route
 from mux.core.state.app_server import AppServerState
-from mux.core.state.backlog import Backlog
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.state.clients.backlog import Backlog
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
 
 LOADING_AT_ONCE = 4

@@ -21,16 +21,18 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, thread_messages, thread_settings
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.rope import Rope
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
-from mux.core.state import running_turn, unsaved_thread
-from mux.core.state.client import Client
-from mux.core.state.long_snapshot import LongAnswer
-from mux.core.state.request import Request
+from mux.core.protocol.threads import thread_messages, thread_settings
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import NEVER, State
-from mux.core.state.threads import Thread
+from mux.core.state.threads import unsaved_thread
+from mux.core.state.threads.long_snapshot import LongAnswer
+from mux.core.state.threads.threads import Thread
+from mux.core.state.turns import running_turn
 
 USAGE = "thread/tokenUsage/updated"
 

@@ -12,11 +12,11 @@ import msgspec
 from mux.core import audit_events
 from mux.core.part import Part
 from mux.core.policy.principal import Owner
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import Client
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.state.clients.client import Client
 from mux.core.state.state import State
-from mux.core.state.turn_queues import QueuedTurn, TurnQueue
+from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue
 
 QUEUE = "mux/queue"
 """The notification of what is queued on a thread now, and what has just changed."""

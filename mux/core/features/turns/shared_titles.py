@@ -27,12 +27,12 @@ import msgspec
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import NEVER, State
-from mux.core.state.threads import Thread
-from mux.core.state.title_turns import TitleTurn
+from mux.core.state.threads.threads import Thread
+from mux.core.state.turns.title_turns import TitleTurn
 
 LONGEST_WAIT = 25.0
 """Seconds until a request that waits for another's title runs after all: a TUI waits 30 s for its

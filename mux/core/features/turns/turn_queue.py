@@ -29,13 +29,14 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.turns.queue_requests import actor_named, notify
 from mux.core.part import Part
-from mux.core.protocol import jsonrpc, thread_overrides
-from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.envelope import jsonrpc
+from mux.core.protocol.envelope.jsonrpc import ClientMessage
+from mux.core.protocol.threads import thread_overrides
 from mux.core.state.app_server import AppServerState
-from mux.core.state.client import Client
-from mux.core.state.request import Request
+from mux.core.state.clients.client import Client
+from mux.core.state.requests.request import Request
 from mux.core.state.state import State
-from mux.core.state.turn_queues import QueuedTurn, TurnQueue
+from mux.core.state.turns.turn_queues import QueuedTurn, TurnQueue
 
 IfBusy = Literal["steer", "queue", "reject"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import Principal
-from mux.core.state.client import DECIDED
+from mux.core.state.clients.client import DECIDED
 from tests.core.paced import AWARE
 from tests.core.stories import APPROVAL, QUESTION, RESOLVED, Json, Peer, Story
 

@@ -7,7 +7,7 @@ from typing import Any
 from mux.core.events import PastRemembered
 from mux.core.features.inbox.inbox_changes import CHANGED, INTERVAL
 from mux.core.policy.principal import Principal
-from mux.core.state.last_line import LONGEST, tail
+from mux.core.state.threads.last_line import LONGEST, tail
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, DELTA, QUESTION, Json, Peer, Story
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.protocol.jsonrpc import APP_SERVER_GONE
+from mux.core.protocol.envelope.jsonrpc import APP_SERVER_GONE
 from tests.core.lives import next_life, ready_again, shared, starts
 from tests.core.stories import APPROVAL, DELTA, RESOLVED, Json, Story
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mux.core.policy.principal import Principal
-from mux.core.protocol.jsonrpc import APP_SERVER_GONE
+from mux.core.protocol.envelope.jsonrpc import APP_SERVER_GONE
 from tests.core.lives import next_life
 from tests.core.stories import Json, Peer, Story
 

@@ -11,9 +11,9 @@ import pytest
 
 from mux.core.events import Resolved
 from mux.core.policy.principal import Principal
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.directories import ResolvedPath
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.scope import Scope
+from mux.core.protocol.threads.directories import ResolvedPath
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Peer, Story
 from tests.core.test_broker_followers import spawns

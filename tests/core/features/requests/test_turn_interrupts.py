@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.protocol.jsonrpc import INVALID_REQUEST
+from mux.core.protocol.envelope.jsonrpc import INVALID_REQUEST
 from mux.core.state.state import NEVER
 from tests.core.lives import reasons, stops
 from tests.core.stories import Json, Peer, Story

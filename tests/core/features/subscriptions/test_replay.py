@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.state.client import DECIDED
+from mux.core.state.clients.client import DECIDED
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import (
     APPROVAL,

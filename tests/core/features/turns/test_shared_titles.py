@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mux.core.features.turns.shared_titles import LONGEST_WAIT, MOST_WAITING
-from mux.core.state.title_turns import REUSED_FOR
+from mux.core.state.turns.title_turns import REUSED_FOR
 from tests.core.stories import DELTA, Json, Peer, Story
 
 STATUS = "thread/status/changed"

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.protocol.jsonrpc import DEADLINE_PASSED
+from mux.core.protocol.envelope.jsonrpc import DEADLINE_PASSED
 from tests.core.features.turns.test_shared_titles import ask, begin, run
 from tests.core.stories import Json, Peer, Story
 

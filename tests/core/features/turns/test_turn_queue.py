@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mux.core.events import DeviceAccessEnded
 from mux.core.features.turns.queue_requests import QUEUE
 from mux.core.policy.principal import Principal
-from mux.core.protocol import jsonrpc
+from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.state import NEVER
 from tests.core.stories import Json, Peer, Story
 
