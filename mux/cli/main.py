@@ -21,37 +21,37 @@ from mux.errors import AppmuxError
 
 SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "See what goes on": {
-        "status": ("status", "What waits for you, threads, clients, the app-server."),
-        "approvals": ("approvals", "What waits for a person's word."),
-        "threads": ("threads", "All threads, and what each does."),
-        "watch": ("watch", "Follow a thread as it happens."),
-        "audit": ("audit", "Who came and went, asked for what, and who approved it."),
+        "status": ("oversight.status", "What waits for you, threads, clients, the app-server."),
+        "approvals": ("oversight.approvals", "What waits for a person's word."),
+        "threads": ("threads.threads", "All threads, and what each does."),
+        "watch": ("threads.watch", "Follow a thread as it happens."),
+        "audit": ("oversight.audit", "Who came and went, asked for what, and who approved it."),
     },
     "Answer and speak": {
-        "approve": ("approvals", "Allow what waits, once."),
-        "decline": ("approvals", "Refuse what waits."),
-        "say": ("say", "Give a thread a message, or begin a thread."),
-        "put": ("put", "Bring files to a thread."),
-        "get": ("get", "Fetch a file of a thread, or list them."),
+        "approve": ("oversight.approvals", "Allow what waits, once."),
+        "decline": ("oversight.approvals", "Refuse what waits."),
+        "say": ("threads.say", "Give a thread a message, or begin a thread."),
+        "put": ("threads.put", "Bring files to a thread."),
+        "get": ("threads.get", "Fetch a file of a thread, or list them."),
     },
     "Set this host up, and keep it well": {
-        "setup": ("setup", "Settings, token, service, first phone: all in one."),
+        "setup": ("host.setup", "Settings, token, service, first phone: all in one."),
         "doctor": ("doctor.report", "Look for what is wrong, and say what to do."),
-        "service": ("service", "Run the broker as a service of this user."),
-        "restart": ("restart", "Replace the app-server by a new process."),
-        "config": ("config", "Every setting, and where it comes from."),
+        "service": ("host.service", "Run the broker as a service of this user."),
+        "restart": ("host.restart", "Replace the app-server by a new process."),
+        "config": ("host.config", "Every setting, and where it comes from."),
     },
     "Phones and other devices": {
-        "tailnet": ("tailnet", "https by this machine's name in its Tailnet."),
-        "open": ("open", "Open the page in this machine's browser."),
-        "pair": ("pair", "Let a device in: it scans a QR code."),
-        "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
-        "join": ("join", "Have this machine's terminals use a broker on another."),
-        "devices": ("devices", "List the paired devices, and change what they may do."),
-        "notices": ("notices", "What devices were told by push, and why."),
+        "tailnet": ("devices.tailnet", "https by this machine's name in its Tailnet."),
+        "open": ("devices.open", "Open the page in this machine's browser."),
+        "pair": ("devices.pair", "Let a device in: it scans a QR code."),
+        "invite": ("devices.pair", "Let a colleague's device in, for a while, to watch."),
+        "join": ("devices.join", "Have this machine's terminals use a broker on another."),
+        "devices": ("devices.devices", "List the paired devices, and change what they may do."),
+        "notices": ("devices.notices", "What devices were told by push, and why."),
     },
     "Run it by hand": {
-        "serve": ("serve", "Run the broker until it is told to stop."),
+        "serve": ("host.serve", "Run the broker until it is told to stop."),
         "stdio": ("stdio", "Attach a program that speaks JSON lines."),
         "demo": ("demo", "Two clients, one app-server, no network, one approval."),
         "completion": ("completion", "A shell's completion of commands, ids and names."),
@@ -146,7 +146,7 @@ def _load(module: str) -> Any:
 def appmux(ctx: click.Context) -> None:
     """Share one `codex app-server` between any number of clients."""
     if ctx.invoked_subcommand is None:
-        sys.exit(_load("status").alone())
+        sys.exit(_load("oversight.status").alone())
 
 
 def main() -> None:

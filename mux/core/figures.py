@@ -1,6 +1,6 @@
 """The core's part of the metrics, as numbers.
 
-``server.metrics`` asks for them at each scrape, and gives them their names and labels.
+``server.observability.metrics`` asks for them at each scrape, and gives them names and labels.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def complete() -> None:
     """Put ``/dev/null`` where a standard descriptor is closed. Call it before anything else.
 
     Else the next file or socket gets its number, and messages to a person are written into it.
-    ``sys.__stderr__`` stays None if stderr was closed, by which ``server.stderr`` knows.
+    ``sys.__stderr__`` stays None if stderr was closed: so ``server.observability.stderr`` knows.
     """
     for descriptor in ALL:
         try:

@@ -61,9 +61,10 @@ from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
-from mux.server import collector, systemd_notify
+from mux.server import collector
 from mux.server.journal_reads import JournalReads
 from mux.server.late_web import LateWeb
+from mux.server.observability import systemd_notify
 from mux.server.reload import Reload
 from mux.server.requests import OutsideRequests
 from mux.server.terminal import Terminal
@@ -75,7 +76,7 @@ from mux.upstream.schema import CodexSchema
 from mux.upstream.supervised import Supervision
 
 if TYPE_CHECKING:
-    from mux.server.metrics import Metrics
+    from mux.server.observability.metrics import Metrics
 
 
 log = structlog.get_logger()
@@ -342,7 +343,9 @@ class RunningServer:
         """Load the metrics' library after the start, so that no scraper waits for it."""
         await trio.sleep(METRICS_AFTER)
         try:
-            await trio.to_thread.run_sync(importlib.import_module, "mux.server.metrics")
+            await trio.to_thread.run_sync(
+                importlib.import_module, "mux.server.observability.metrics"
+            )
             self._expose("")
         except (ImportError, OSError) as failure:  # the next scrape tries again
             log.warning("metrics not loaded", why=str(failure))
@@ -350,7 +353,7 @@ class RunningServer:
     def _expose(self, accept: str) -> Exposition:
         """Return the metrics for a scraper's ``Accept`` header."""
         if self._metrics is None:
-            from mux.server.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
+            from mux.server.observability.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
 
             self._metrics = Metrics(
                 self.dispatcher,

@@ -24,8 +24,8 @@ from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
 from mux.files.downloads import Downloads
 from mux.notices.requests import METHODS, NoticeRequests
-from mux.server import stderr
 from mux.server.audit_requests import AuditRequests
+from mux.server.observability import stderr
 from mux.server.settings_watch import SettingsWatch
 from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit

@@ -36,9 +36,10 @@ from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
-from mux.server import handover, operator_log
+from mux.server import handover
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
+from mux.server.observability import operator_log
 from mux.server.requests import OutsideRequests
 from mux.server.settings_watch import SettingsWatch
 from mux.shells import Shells

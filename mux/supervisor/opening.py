@@ -3,7 +3,7 @@
 A broker asks for an app-server as soon as it knows which: that comes up while the broker loads the
 rest, which takes longer. One that was left an app-server, or the end of one, first looks at that.
 
-Used by ``cli.serve``; ``upstream.supervised`` goes on with it.
+Used by ``cli.host.serve``; ``upstream.supervised`` goes on with it.
 """
 
 from __future__ import annotations

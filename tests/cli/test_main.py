@@ -106,7 +106,7 @@ def test_every_command_is_listed_and_explains_itself(command: str) -> None:
 def test_serve_hands_over_every_flag(
     served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mux.server.logs.configure", [].append)
+    monkeypatch.setattr("mux.server.observability.logs.configure", [].append)
     given = {
         "--listen": "ws://127.0.0.1:0",
         "--codex-bin": str(tmp_path / "bin" / "codex"),
@@ -145,7 +145,7 @@ def test_serve_finds_codex_and_sets_up_the_log_before_it_starts(
     served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs: list[object] = []
-    monkeypatch.setattr("mux.server.logs.configure", logs.append)
+    monkeypatch.setattr("mux.server.observability.logs.configure", logs.append)
     assert run("serve").exit_code == 0
     assert served[0].codex_bin == tmp_path / "bin" / "codex"
     assert logs == [Config().log]
@@ -211,7 +211,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
         raise error
 
     monkeypatch.setattr("mux.server.serve.serve", serve)
-    monkeypatch.setattr("mux.server.logs.configure", [].append)
+    monkeypatch.setattr("mux.server.observability.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(SystemExit) as caught:
         main.main()
@@ -225,7 +225,7 @@ def test_a_bug_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
     monkeypatch.setattr("mux.server.serve.serve", serve)
-    monkeypatch.setattr("mux.server.logs.configure", [].append)
+    monkeypatch.setattr("mux.server.observability.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(ExceptionGroup) as caught:
         main.main()
@@ -253,8 +253,8 @@ def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.M
     async def restarted(*args: object) -> tuple[int, None]:
         return await called(*args), None
 
-    monkeypatch.setattr("mux.cli.status.run", shown)
-    monkeypatch.setattr("mux.cli.restart.run", restarted)
+    monkeypatch.setattr("mux.cli.oversight.status.run", shown)
+    monkeypatch.setattr("mux.cli.host.restart.run", restarted)
     monkeypatch.setattr("mux.cli.demo.run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4

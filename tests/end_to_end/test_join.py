@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.cli.join import LinkError, how_to_attach, parse
+from mux.cli.devices.join import LinkError, how_to_attach, parse
 from tests.certificates import issue
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, listed, operator_of

@@ -23,7 +23,7 @@ from tests.end_to_end.scenes import (
     status_shows,
 )
 from tests.end_to_end.stalling import stalling
-from tests.server.test_metrics import queries, samples
+from tests.server.observability.test_metrics import queries, samples
 
 CHUNKS = 40
 MUCH = {"APPMUX_LIMITS_OUTBOX_BYTES": "20000", "APPMUX_LIMITS_CATCH_UP_BYTES": "10000"}

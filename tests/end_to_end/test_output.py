@@ -76,8 +76,8 @@ NOT_TRIED: Final = {
 
 DRIVER: Final = """
 import io, json, os, sys, tempfile
-import mux.cli.main, mux.cli.doctor.report, mux.cli.status, mux.cli.approvals, mux.cli.audit
-import mux.cli.devices, mux.cli.terminal.output
+import mux.cli.main, mux.cli.doctor.report, mux.cli.devices.devices, mux.cli.terminal.output
+import mux.cli.oversight.status, mux.cli.oversight.approvals, mux.cli.oversight.audit
 from mux.cli import entry
 
 lines, stdout, encoding = json.loads(sys.argv[1])

@@ -26,12 +26,12 @@ NOT_TO_LISTEN = {
     "trio_websocket", "mux.client", "mux.host.take_over",  # for --take-over
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
-    "prometheus_client", "mux.server.metrics",  # for a scraper
-    "segno", "zoneinfo", "mux.cli.pair", "mux.demo.scripted_model",
+    "prometheus_client", "mux.server.observability.metrics",  # for a scraper
+    "segno", "zoneinfo", "mux.cli.devices.pair", "mux.demo.scripted_model",
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
-A_SECOND_LATER = {"mux.server.metrics", "mux.core.figures"}
+A_SECOND_LATER = {"mux.server.observability.metrics", "mux.core.figures"}
 """What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
 still be at it."""
 

@@ -26,7 +26,7 @@ from mux.host.service import ServiceError
 from mux.host.steps import Remove, Run, Step, StepError, Write
 from mux.host.systemd import ManagerError, Systemd, quoted
 from mux.host.unit_files import MARKER, ServiceSpec
-from mux.server import systemd_notify
+from mux.server.observability import systemd_notify
 from tests.host.machine import Host, host
 
 __all__ = ["host"]

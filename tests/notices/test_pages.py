@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from mux.cli.devices.notices import lines
 from mux.cli.doctor.broker import _notices
-from mux.cli.notices import lines
 from mux.core.commands import AnswerOutside
 from mux.core.extension.notices import Notices, Received
 from mux.core.policy.notice import WAITING

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from mux.cli import audit
-from mux.cli.audit import AuditError, moment, shown
+from mux.cli.oversight import audit
+from mux.cli.oversight.audit import AuditError, moment, shown
 from mux.posix import private_file
 from mux.storage import audit_chain, audit_writer, json_file
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify

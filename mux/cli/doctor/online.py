@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mux import documents
-from mux.cli import notices
 from mux.cli.common.broker import BrokerError
+from mux.cli.devices import notices
 from mux.cli.doctor.finding import Finding, Verdict
 from mux.config.model import Config
 from mux.errors import AppmuxError

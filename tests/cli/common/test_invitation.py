@@ -24,7 +24,7 @@ from mux.cli.common.invitation import (
     resolve,
 )
 from mux.cli.common.options import Scopes
-from mux.cli.pair import Span, span
+from mux.cli.devices.pair import Span, span
 from mux.cli.terminal.qr_code import drawn
 
 TAIL = PhoneAddress("ws", "100.64.0.7", 14500)

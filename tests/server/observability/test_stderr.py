@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mux.server.stderr import CLOSED, LAST_LINES_DEADLINE, QUEUED_BYTES, STALLED, Stderr
+from mux.server.observability.stderr import (
+    CLOSED,
+    LAST_LINES_DEADLINE,
+    QUEUED_BYTES,
+    STALLED,
+    Stderr,
+)
 
 PATIENCE = 20.0
 LINE = "x" * 99 + "\n"
@@ -95,7 +101,7 @@ def test_a_line_that_was_cut_off_is_not_gone_on_with(tmp_path: Path) -> None:
     """In a process of its own, whose files may be so long and no longer: then they are "full"."""
     program = """if True:
         import resource, signal, sys
-        from mux.server.stderr import Stderr
+        from mux.server.observability.stderr import Stderr
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         log = open(sys.argv[1], "wb", buffering=0)
         stream = Stderr(log.fileno())
@@ -167,7 +173,7 @@ SAYS_ALL = """if True:
     import os, sys, threading, warnings
     from mux.posix import standard_streams
     standard_streams.complete()
-    from mux.server import stderr
+    from mux.server.observability import stderr
     stderr.install()
     import click
     print("printed", file=sys.stderr)

@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from mux.config.model import Log
-from mux.server.logs import LONGEST_TEXT, WITHHELD, configure, is_journal
+from mux.server.observability.logs import LONGEST_TEXT, WITHHELD, configure, is_journal
 
 
 class Terminal(io.StringIO):
@@ -61,7 +61,7 @@ def test_json_where_nobody_watches() -> None:
 def test_in_the_journal_lines_are_for_people_and_have_its_levels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mux.server.logs.is_journal", lambda _stream: True)
+    monkeypatch.setattr("mux.server.observability.logs.is_journal", lambda _stream: True)
     stream = io.StringIO()
     log = logger(Log(), stream)
     log.warning("client left", client=3)
@@ -78,7 +78,10 @@ def test_in_the_journal_lines_are_for_people_and_have_its_levels(
 def test_the_journal_is_known_by_the_file_that_stderr_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "import sys; from mux.server.logs import is_journal; print(is_journal(sys.stderr))"
+    script = (
+        "import sys; from mux.server.observability.logs import is_journal;"
+        " print(is_journal(sys.stderr))"
+    )
     for name, expected in (("journal", "True"), ("elsewhere", "False")):
         with (tmp_path / name).open("w") as file:
             status = (tmp_path / "journal").stat()

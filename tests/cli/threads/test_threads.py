@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from mux.cli import threads
 from mux.cli.common.broker import Broker, Json
-from mux.cli.threads import ThreadNameError, find, only, pages, title
+from mux.cli.threads import threads
+from mux.cli.threads.threads import ThreadNameError, find, only, pages, title
 
 A = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 B = "0199f3a2-51c4-7a10-8f6e-aaaa1c0a9e87"

@@ -31,11 +31,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from mux.cli import threads
 from mux.cli.common import broker
 from mux.cli.common.file_transfer import web_client
 from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import thread_ids
+from mux.cli.threads import threads
 from mux.errors import AppmuxError
 from mux.text import visible
 

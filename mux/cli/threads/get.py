@@ -15,13 +15,13 @@ from pathlib import Path
 import click
 import httpx
 
-from mux.cli import threads
 from mux.cli.common import broker
 from mux.cli.common.broker import Json
 from mux.cli.common.file_transfer import web_client
 from mux.cli.common.options import PATH, broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import thread_ids
 from mux.cli.terminal import screen
+from mux.cli.threads import threads
 from mux.errors import AppmuxError
 from mux.text import visible
 

@@ -18,8 +18,8 @@ import trio
 from rich.console import Console
 
 import mux
-from mux.cli import status
 from mux.cli.common.broker import BrokerError, NoBrokerError, ask
+from mux.cli.oversight import status
 from mux.config import locate
 from mux.demo.scripted_model import Run, Scripted
 from tests.end_to_end.brokered import brokered, client

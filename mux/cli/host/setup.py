@@ -14,8 +14,6 @@ import click
 import trio
 
 from mux import documents
-from mux.cli import notices, pair, service
-from mux.cli import tailnet as tailnet_command
 from mux.cli.common import invitation
 from mux.cli.common.broker import BrokerError
 from mux.cli.common.options import (
@@ -27,6 +25,9 @@ from mux.cli.common.options import (
     take_over_flag,
     yes_flag,
 )
+from mux.cli.devices import notices, pair
+from mux.cli.devices import tailnet as tailnet_command
+from mux.cli.host import service
 from mux.cli.terminal import confirmation, exposed, output
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mux.config.model import Log
 from mux.posix.standard_streams import STDERR
-from mux.server.stderr import Stderr
+from mux.server.observability.stderr import Stderr
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from mux import client
 from mux.cli.common import invitation
 from mux.cli.common.options import SCOPES, Scopes, broker_flags, exits
 from mux.cli.common.settings import of_broker
-from mux.cli.pair import USUAL
+from mux.cli.devices.pair import USUAL
 from mux.cli.terminal.pairing_dialogue import NotPairedError, await_device, confirm
 from mux.client import Client, Json
 from mux.config.model import Config

@@ -21,7 +21,7 @@ from mux.cli.common.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import app_server_command, codex_home, find_codex, search_path
 from mux.config.load import Settled
-from mux.server import stderr
+from mux.server.observability import stderr
 from mux.server.settings_watch import SettingsWatch
 from mux.supervisor.opening import Opening
 
@@ -79,7 +79,7 @@ def serve(
     import trio  # noqa: PLC0415 (most of a start, as what follows is)
 
     # Before `serve`: `logs` has structlog loaded without rich.
-    from mux.server import logs  # noqa: PLC0415
+    from mux.server.observability import logs  # noqa: PLC0415
     from mux.server.serve import serve as run  # noqa: PLC0415
 
     logs.configure(config.log)

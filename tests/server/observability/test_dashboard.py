@@ -11,7 +11,7 @@ import pytest
 
 from tests.page.node import WEB, node
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 DASHBOARD: Final = ROOT / "contrib" / "grafana" / "appmux.json"
 SCHEMA: Final = ROOT / "tests" / "grafana" / "node_modules" / "@grafana" / "schema"
 TSC: Final = WEB / "node_modules" / "typescript" / "bin" / "tsc"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mux.cli import service
 from mux.cli.common.broker import BrokerError
+from mux.cli.host import service
 from mux.cli.terminal import confirmation
 from mux.cli.terminal.confirmation import UnansweredError
 

@@ -15,13 +15,13 @@ from typing import Final
 
 import click
 
-from mux.cli import put, threads, watch
 from mux.cli.common import broker, file_transfer
 from mux.cli.common.broker import Broker, BrokerError, Json
 from mux.cli.common.options import PATH, broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import thread_ids
 from mux.cli.terminal import screen
 from mux.cli.terminal.transcript import Transcript
+from mux.cli.threads import put, threads, watch
 from mux.errors import AppmuxError
 
 KNOWS_US: Final[Json] = {

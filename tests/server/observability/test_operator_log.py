@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from mux.server.operator_log import logging
+from mux.server.observability.operator_log import logging
 
 BY = {"client": 3, "name": "phone", "principal": "Ada's phone", "kind": "device", "from": "x:1"}
 

@@ -14,13 +14,13 @@ from typing import Final
 
 import click
 
-from mux.cli import threads
 from mux.cli.common import broker
 from mux.cli.common.broker import Broker, BrokerError, Json
 from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import thread_ids
 from mux.cli.terminal import waiting
 from mux.cli.terminal.transcript import Transcript
+from mux.cli.threads import threads
 
 TURNS: Final = 1
 """Turns of the past that are shown, if nobody says how many."""

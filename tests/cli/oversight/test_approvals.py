@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.cli.approvals import described, find
+from mux.cli.oversight.approvals import described, find
 from mux.cli.terminal.waiting import ELICITATION, QUESTION, ApprovingError, result_for, script
 from mux.core.policy.risk import COMMAND, FILES, PERMISSIONS
 from mux.core.protocol.answers import fault

@@ -6,7 +6,8 @@ import click
 import pytest
 import trio
 
-from mux.cli import pair, setup
+from mux.cli.devices import pair
+from mux.cli.host import setup
 from mux.cli.terminal import confirmation
 from mux.config.model import Config
 

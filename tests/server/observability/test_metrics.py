@@ -26,7 +26,7 @@ from mux.downstream.http.routes import admit
 from mux.storage.timings import BOUNDS, Histogram
 from tests import jwts, knocks
 
-CONTRIB = Path(__file__).parent.parent.parent / "contrib"
+CONTRIB = Path(__file__).parents[3] / "contrib"
 DASHBOARD = CONTRIB / "grafana" / "appmux.json"
 ALERTS = CONTRIB / "prometheus" / "alerts.yml"
 ELSEWHERE = "192.0.2.7:5123"

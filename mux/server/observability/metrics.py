@@ -35,7 +35,7 @@ from mux.dispatcher import Dispatcher
 from mux.downstream.http.request import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
-from mux.server import stderr
+from mux.server.observability import stderr
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
