@@ -50,8 +50,8 @@ from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.threads.overrides import Overrides
+from mux.core.reports.status_report import report
 from mux.core.state.app_server import AppServerState
-from mux.core.status_report import report
 from mux.errors import AppmuxError
 from mux.outbox import (
     TEXT,

@@ -54,7 +54,10 @@ def test_only_what_was_seen_during_the_load_counts() -> None:
 @pytest.mark.parametrize(
     ("file", "module"),
     [
-        (str(HERE / "mux" / "core" / "notifications.py"), "mux/core/notifications.py"),
+        (
+            str(HERE / "mux" / "core" / "routing" / "notifications.py"),
+            "mux/core/routing/notifications.py",
+        ),
         ("/usr/lib/python3.12/site-packages/trio/_core/_run.py", "trio/_core"),
         ("/usr/lib/python3.12/site-packages/trio/_socket.py", "trio"),
         (str(HERE / ".venv" / "lib" / "site-packages" / "cffi.py"), "cffi"),

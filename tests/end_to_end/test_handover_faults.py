@@ -18,7 +18,7 @@ from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import GoneError, Json
+from tests.end_to_end.peer import PATIENCE, GoneError, Json
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -56,7 +56,7 @@ def state_file(broker: Native) -> Path:
 async def audited(broker: Native, kind: str) -> list[Json]:
     """The audit log's records of a kind, once there is one."""
     found: list[Json] = []
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while not found:
             lines = (await appmux(broker, "audit", "--json")).stdout.splitlines()
             found = [each for each in map(json.loads, lines) if each["kind"] == kind]
@@ -104,6 +104,7 @@ async def test_the_app_server_dies_before_it_says_that_a_turn_began(both: bool) 
         await before.ask("turn/start", {"threadId": thread, "input": words("tell")})
         later = {"threadId": thread, "input": words("later"), "ifBusy": "queue"}
         await before.ask("turn/start", later)
+        await before.wait(lambda m: "queued" in m.get("result", {}).get("appmux", {}), since=since)
         answer = await before.wait(lambda m: "turn" in m.get("result", {}), since=since)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

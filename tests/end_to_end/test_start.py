@@ -31,7 +31,7 @@ NOT_TO_LISTEN = {
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
-A_SECOND_LATER = {"mux.server.observability.metrics", "mux.core.figures"}
+A_SECOND_LATER = {"mux.server.observability.metrics", "mux.core.reports.figures"}
 """What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
 still be at it."""
 

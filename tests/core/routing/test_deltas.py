@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mux.core.deltas import RUN_LINES
 from mux.core.protocol.journal_entry import LARGE_DELTA
+from mux.core.routing.deltas import RUN_LINES
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import DELTA, Json, Peer, Story, dumps
 
