@@ -21,7 +21,8 @@ from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
 from mux.access.tickets import DeviceGrant
 from mux.core.extension.devices import Outcome
 from mux.downstream.http import post_routes
-from mux.downstream.http.http import RequestHead, read_head
+from mux.downstream.http.head import RequestHead
+from mux.downstream.http.http import read_head
 from tests import knocks
 from tests.end_to_end.peer import PATIENCE
 from tests.knocks import Reply as Answered
