@@ -47,7 +47,7 @@ from mux.access.throttle import LoginThrottle
 from mux.config.model import Auth, Config
 from mux.core.part import Part, later
 from mux.core.state import app_server
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.challenge import Challenger
 from mux.downstream.http.proxies import TrustedProxies

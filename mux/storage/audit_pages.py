@@ -142,7 +142,7 @@ class _Reading(msgspec.Struct):
         if record is None:
             self.unreadable += 1
         elif self._is_wanted(record.kind):
-            self.records.append(msgspec.json.decode(text))
+            self.records.append(audit_chain.fields(text) or {})
             self.size += len(text)
 
     def _is_wanted(self, kind: str) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, WriteScheduler, text_frame
+from mux.dispatch.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, WriteScheduler, text_frame
 from tests.end_to_end.peer import PATIENCE
 
 
