@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -145,7 +144,7 @@ class _Reading:
         if record is None:
             self.unreadable += 1
         elif self._is_wanted(record.kind):
-            self.records.append(msgspec.json.decode(text))
+            self.records.append(audit_chain.fields(text) or {})
             self.size += len(text)
 
     def _is_wanted(self, kind: str) -> bool:

@@ -31,9 +31,12 @@ class Opening:
         self.channel = channel
         self.requested_early = False
         """True once an app-server was requested."""
-        messages = channel.receive() or []
+        messages: list[tuple[Message, list[int]]] = []
         while not messages:
-            messages = channel.receive() or []
+            received = channel.receive()
+            if received is None:
+                raise ConnectionResetError("it is gone")
+            messages = received
         (self.hello, self.descriptors), *self.messages = messages
 
     @classmethod

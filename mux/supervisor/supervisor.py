@@ -18,6 +18,7 @@ Used by ``cli.entry``.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from typing import Any, Final
 from mux.posix.standard_streams import write_stderr
 from mux.supervisor import processes
 from mux.supervisor.app_servers import AppServers
+from mux.supervisor.broker_messages import flaw
 from mux.supervisor.channel import VERSION, Channel, Message
 from mux.supervisor.descriptor_store import BROKER, DescriptorStore
 from mux.supervisor.lives import NEVER, Broker
@@ -273,8 +275,8 @@ class Supervisor:
         self._on_time()
 
     def _milliseconds(self) -> int | None:
-        moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
-        soonest = min(*moments, self.apps.next_step)
+        waits = self.next_broker, self._orphaned_at(), self._hangs_at(), self.apps.next_step
+        soonest = min(waits)
         if soonest == NEVER:
             return None
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
@@ -315,9 +317,18 @@ class Supervisor:
         if messages is None:
             broker.deaf = True
             broker.channel.close()  # if it hasn't ended yet, it does now
-            return
-        for message, descriptors in messages:
+        for message, descriptors in messages or ():
+            self._hear(broker, message, descriptors)
+
+    def _hear(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
+        if (wrong := flaw(message, descriptors)) is None:
             self._handle(broker, message, descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        say(f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n")
+        if message["say"] == "start":
+            self._send_to_broker({"say": "failed", "errno": errno.EINVAL})
 
     def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
@@ -354,9 +365,8 @@ class Supervisor:
             os.close(descriptor)
 
     def _let_listeners_go(self) -> None:
-        for _url, descriptor in self.listeners:
-            os.close(descriptor)
-        self.listeners = []
+        while self.listeners:
+            os.close(self.listeners.pop()[1])
 
     def _reap(self) -> None:
         ended, broker = self.apps.reap(), self.broker
@@ -365,23 +375,12 @@ class Supervisor:
         if broker is not None and (status := broker.reap()) is not None:
             self._last_words(broker)
             self._broker_ended(broker, status)
-        ours = (self.apps.running, self.broker)
-        processes.reap_orphans([each.pid for each in ours if each is not None])
+        processes.reap_orphans([each.pid for each in (self.apps.running, self.broker) if each])
 
     def _last_words(self, broker: Broker) -> None:
         """Hear what a broker said before it ended."""
-        if broker.deaf:
-            return
-        broker.channel.socket.setblocking(False)
-        while self.broker is broker:
-            try:
-                messages = broker.channel.receive()
-            except (OSError, ValueError):
-                return
-            if messages is None:
-                return
-            for message, descriptors in messages:
-                self._handle(broker, message, descriptors)
+        for message, descriptors in () if broker.deaf else broker.channel.rest():
+            self._hear(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()

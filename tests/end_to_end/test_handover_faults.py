@@ -274,6 +274,10 @@ async def test_brokers_that_die_young_come_more_and_more_rarely() -> None:
             assert (await status(two))["broker"]["handovers"] == 4
 
 
+A_TEST = 4
+"""Points in one test: each takes three brokers after one another, and tests run side by side."""
+
+
 async def _comes_back(broker: Native, thread: str) -> Json:
     """Join the thread; once more if that broker was about to be killed. What is offered then."""
     while True:
@@ -284,7 +288,8 @@ async def _comes_back(broker: Native, thread: str) -> Json:
         await trio.sleep(0.02)
 
 
-async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", range(0, len(killed_at.POINTS), A_TEST))
+async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path, first: int) -> None:
     """The one after that goes on as if there had been none in between, or two."""
     model = Scripted()
     model.on("do it", (Run("echo done", escalated=True),), Say("I did."))
@@ -299,7 +304,7 @@ async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path) -> None:
         thread = await shared_thread(broker, before)
         await before.start_turn(thread, "do it")
         offered = await before.wait_method(APPROVAL, threadId=thread)
-        for point in killed_at.POINTS:
+        for point in killed_at.POINTS[first : first + A_TEST]:
             file.write_text(f"{point} {2 if point.endswith('Handover.begin') else 1}")
             await kill_broker(broker)
             await eventually(lambda: file.read_text().endswith(" 0"), "that they were killed")

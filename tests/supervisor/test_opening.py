@@ -67,6 +67,12 @@ def test_without_a_supervisor_there_is_nobody_to_ask() -> None:
     assert Opening.of({}) is None
 
 
+def test_a_supervisor_that_is_gone_is_not_waited_for(supervisor: Channel) -> None:
+    supervisor.close()
+    with pytest.raises(SupervisorError, match="says nothing: it is gone"):
+        Opening.of(os.environ)
+
+
 def test_another_version_is_said_plainly(supervisor: Channel) -> None:
     supervisor.send(HELLO | {"version": VERSION + 1})
     with pytest.raises(SupervisorError, match="restart the service"):
