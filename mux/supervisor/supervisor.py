@@ -326,7 +326,9 @@ class Supervisor:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        say(f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n")
+        write_stderr(
+            f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n"
+        )
         if message["say"] == "start":
             self._send_to_broker({"say": "failed", "errno": errno.EINVAL})
 
