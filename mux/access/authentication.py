@@ -143,9 +143,9 @@ class Authenticator(Part):
         the file can't be used; then the rules in force stay.
         """
         rules = read_rules(self._auth)
-        return lambda: self._go_by(rules)
+        return lambda: self._enforce(rules)
 
-    def _go_by(self, rules: Rules) -> None:
+    def _enforce(self, rules: Rules) -> None:
         self._rules = rules
 
 

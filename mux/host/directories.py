@@ -89,7 +89,7 @@ class Directories(Part):
     """Listed directories, as in the settings."""
     own: str
     """The app-server's working directory."""
-    tell: Callable[[Resolved], None]
+    on_resolved: Callable[[Resolved], None]
     """Called with each result."""
     _limiter: trio.CapacityLimiter = msgspec.field(
         default_factory=lambda: trio.CapacityLimiter(THREADS)
@@ -117,7 +117,7 @@ class Directories(Part):
             )
         if deadline.cancelled_caught:
             log.warning("a directory can't be looked at: does its disk answer?", seconds=DEADLINE)
-        self.tell(Resolved(command.case, resolved))
+        self.on_resolved(Resolved(command.case, resolved))
 
 
 def places(

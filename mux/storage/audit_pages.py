@@ -121,7 +121,7 @@ class _Reading(msgspec.Struct):
                 for piece in reversed(pieces):
                     place -= len(piece)
                     if whole:
-                        self._take(piece + rest)
+                        self._add(piece + rest)
                         taken = place
                         if self._is_full():
                             return taken
@@ -134,10 +134,10 @@ class _Reading(msgspec.Struct):
             self.unreadable += taken == end
             return at if taken == end else taken
         if whole:
-            self._take(rest)
+            self._add(rest)
         return 0
 
-    def _take(self, text: bytes) -> None:
+    def _add(self, text: bytes) -> None:
         record = audit_chain.read(text) if len(text) <= LINE_BYTES else None
         if record is None:
             self.unreadable += 1

@@ -54,8 +54,8 @@ class Supervision(Part):
     """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
-    asked: bool = False
-    """True if an app-server was asked for that nobody has wanted yet."""
+    requested_early: bool = False
+    """True if an app-server was requested early, and ``start`` hasn't claimed it yet."""
     unheard: list[tuple[Message, list[int]]] = msgspec.field(default_factory=list)
     """Messages that were received, and not dealt with."""
     kept: bool = False
@@ -92,7 +92,7 @@ class Supervision(Part):
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
-            opening.asked,
+            opening.requested_early,
             opening.messages,
             hello.get("kept", False),
             hello.get("trouble"),
@@ -107,7 +107,7 @@ class Supervision(Part):
         urls = [url for url, _ in listeners]
         self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
         self._send(message)
 
@@ -166,15 +166,15 @@ class Supervision(Part):
 
         Raises ``OSError`` if it can't be run.
         """
-        if not self.asked:
+        if not self.requested_early:
             self._send(start(command, environ))
-        self.asked = False
+        self.requested_early = False
         answer = await self._answered.receive()
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer), str(command[0]))
         return answer
 
-    def take(self, left: RunningAppServer) -> SupervisedProcess:
+    def adopt(self, left: RunningAppServer) -> SupervisedProcess:
         """Take the app-server over that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)
@@ -184,7 +184,7 @@ class Supervision(Part):
 
     def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
         self._process = SupervisedProcess(self, pid, descriptors)
-        self.tell(say="taken")
+        self.send(say="taken")
         return self._process
 
 
@@ -206,7 +206,7 @@ class Stdin(trio.abc.SendStream):
 
     async def aclose(self) -> None:
         if self._supervision is not None:
-            self._supervision.tell(say="close")
+            self._supervision.send(say="close")
             self._supervision = None
         await self.pipe.aclose()
 
@@ -245,7 +245,7 @@ class SupervisedProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Have the supervisor send a signal, unless the process has ended."""
         if self.returncode is None:
-            self._supervision.tell(say="signal", number=int(number))
+            self._supervision.send(say="signal", number=int(number))
 
     def terminate(self) -> None:
         """Ask the process to end."""

@@ -183,7 +183,7 @@ class Snapshot(msgspec.Struct, frozen=True, eq=False):
     """Where the thread's status stands."""
 
     @property
-    def tells_status(self) -> bool:
+    def has_status(self) -> bool:
         """Return whether a turn's status stands where it is looked for."""
         tail = self.rope.text(max(self.begin, self.end - END_BYTES), self.end)
         at = tail.rfind(_ITEMS_END)
