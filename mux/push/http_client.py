@@ -61,7 +61,7 @@ for _name in ("httpx", "httpcore", "hpack"):
 
 
 class Unreachable(Exception):
-    """The service gave no answer, none in HTTP, or none in time. The text says why, and no secret."""
+    """The service gave no answer, none in HTTP, or none in time. The text says why, no secret."""
 
 
 @attrs.frozen
