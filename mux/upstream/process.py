@@ -110,7 +110,7 @@ class Upstream(Part):
     generation: int = 0
     """Processes started so far."""
     pid: int | None = None
-    """Of the process that runs; None while none does."""
+    """The id of the process that runs; None while none does."""
     status: int | None = None
     """Return code of the last process that ended."""
     stderr: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=STDERR_KEPT))

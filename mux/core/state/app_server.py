@@ -109,7 +109,7 @@ class AppServer(Part):
     def knows(
         self, generation: int, result: dict[str, bytes], greetings: dict[str, list[bytes]]
     ) -> None:
-        """Take in the handshake that an earlier broker has done.
+        """Adopt the handshake that an earlier broker has done.
 
         Raises ``msgspec.DecodeError``.
         """
