@@ -342,10 +342,8 @@ class RunningServer(Part):
             for line in bound.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
-        if self.upstream.supervision is not None:
-            self.upstream.supervision.send(
-                say="serving", orphanWait=self.config.upstream.orphan_wait
-            )
+        if (supervision := self.upstream.supervision) is not None:
+            supervision.send(say="serving", orphanWait=self.config.upstream.orphan_wait)
         collector.begin()
 
     async def _load_rare(self) -> None:
