@@ -92,7 +92,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"[\"']XX.*XX[\"']", "the words of an error or a log line; those that matter are tested"),
     (r"token_(urlsafe|hex)\(None\)", "32 bytes: as many or more"),
     (r"json\.dumps\(.*indent=", "how a file is laid out, for people"),
-    (r"_shut_out\[.*\] = ", "a dictionary for its keys' order alone"),
+    (r"_unsaved_revocations\[.*\] = ", "a dictionary for its keys' order alone"),
     (r'decode\("(ASCII|LATIN-1|UTF-8)"', "the codec's other name"),
     (r"raise ValueError\(", "never shown: it says only that a token is refused"),
     (r"max_clock_skew_seconds or 1\)", "1 is as far from either bound as 0"),

@@ -24,7 +24,7 @@ from mux.access import letters, public_key
 from mux.access.device import Device
 from mux.access.letters import Letters
 from mux.access.pairing import LONGEST_NONCE, LONGEST_PROPOSAL, Pairing
-from mux.access.replies import CONFIRM_SECONDS, Reply, malformed, no, refusal
+from mux.access.replies import CONFIRM_SECONDS, Reply, malformed, not_paired, refusal
 from mux.access.tickets import Browser, PairingTicket, short_code
 from mux.core.extension.devices import Outcome
 from mux.core.extension.sessions import SessionPaired, SessionRequest, SessionWaits
@@ -79,7 +79,7 @@ class BrowserPairing(Part):
         if ticket.outcome is None:
             return Reply(HTTPStatus.ACCEPTED, msgspec.json.encode(SessionWaits()))
         if ticket.device is None:
-            return no(ticket)
+            return not_paired(ticket)
         return Reply(HTTPStatus.OK, msgspec.json.encode(_paired(ticket.device)))
 
 

@@ -76,7 +76,7 @@ class DeviceRegistry(Part):
     clock: Callable[[], float]
     _devices: dict[str, Device] = msgspec.field(default_factory=dict)
     _by_digest: dict[str, Device] = msgspec.field(default_factory=dict)
-    _shut_out: dict[str, None] = msgspec.field(default_factory=dict)
+    _unsaved_revocations: dict[str, None] = msgspec.field(default_factory=dict)
     """Names of revoked devices that are still in the file."""
     file: SmallFile = later()
     """Its ``trouble``: a revocation isn't on disk yet."""
@@ -206,8 +206,8 @@ class DeviceRegistry(Part):
         """
         self._set({id: each for id, each in self._devices.items() if id != device.id})
         if self.file.trouble is None:
-            self._shut_out.clear()
-        self._shut_out[device.name] = None
+            self._unsaved_revocations.clear()
+        self._unsaved_revocations[device.name] = None
         try:
             self.file.write()
         except OSError as failure:
@@ -216,7 +216,7 @@ class DeviceRegistry(Part):
                 f"{device.name!r} is shut out, but {self.file.trouble}"
             ) from failure
 
-    def saw(self, id: str, address: str) -> None:
+    def record_seen(self, id: str, address: str) -> None:
         """Note when and from where a device connected or left."""
         device = self._devices.get(id)
         if device is not None:
@@ -251,7 +251,7 @@ class DeviceRegistry(Part):
         return json.dumps({"version": VERSION, "devices": devices}, indent=2) + "\n"
 
     def _back(self) -> str:
-        names = ", ".join(repr(name) for name in self._shut_out)
+        names = ", ".join(repr(name) for name in self._unsaved_revocations)
         return f"a restart would let in again who was revoked: {names}"
 
 

@@ -33,7 +33,7 @@ from msgspec.structs import replace
 from mux.access.device import Device, digest_of, new_token, printable_name
 from mux.access.devices import DeviceRegistry, DeviceRegistryError
 from mux.access.public_key import digest_of_key
-from mux.access.replies import CONFIRM_SECONDS, Reply, no, refusal, token_granted
+from mux.access.replies import CONFIRM_SECONDS, Reply, not_paired, refusal, token_granted
 from mux.access.tickets import DeviceGrant, PairingTicket, code_of
 from mux.core.extension.devices import (
     Asked,
@@ -169,7 +169,7 @@ class Pairing(Part):
         if ticket.outcome is None:
             self.end(ticket, Outcome.UNANSWERED)
         if ticket.device is None:
-            return no(ticket)
+            return not_paired(ticket)
         return token_granted(ticket, ticket.device)
 
     def claim(self, ticket: PairingTicket, name: str, code: str, address: str) -> None:

@@ -38,7 +38,7 @@ def refusal(status: HTTPStatus, error: WhyNot, message: str, whose: str = "") ->
     return Reply(status, msgspec.json.encode(NotPaired(error, message)), whose=whose)
 
 
-def no(ticket: PairingTicket) -> Reply:
+def not_paired(ticket: PairingTicket) -> Reply:
     """Return the reply to a device whose pairing has ended without it."""
     match ticket.outcome:
         case Outcome.DECLINED:

@@ -107,7 +107,7 @@ class DeviceRequests(Part):
         else:
             address = host_of(peer)
             self._live[client] = (device.id, address)
-            self.registry.saw(device.id, address)
+            self.registry.record_seen(device.id, address)
             if device.name != principal.name:
                 self._rename(client, device)
             self.changed()
@@ -116,7 +116,7 @@ class DeviceRequests(Part):
         """Forget a client whose connection is gone, and call off its pairings."""
         self.pairing.called_off(client)
         device, address = self._live.pop(client, ("", ""))
-        self.registry.saw(device, address)
+        self.registry.record_seen(device, address)
         if device:
             self.changed()
 
@@ -182,7 +182,7 @@ class DeviceRequests(Part):
     def _make_room_for(self, name: str) -> None:
         """Revoke the device whose place another takes; called when that one has come."""
         with contextlib.suppress(DeviceError):
-            self._shut_out(self.registry.by_name(name))
+            self._revoke_and_close(self.registry.by_name(name))
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class DeviceRequests(Part):
         device = self.registry.by_id(actor.device)
         if device is not None:
             try:
-                self._shut_out(device)
+                self._revoke_and_close(device)
             finally:
                 self._record("device/left", device, actor)
 
@@ -242,12 +242,12 @@ class DeviceRequests(Part):
     def _revoke(self, actor: Principal, name: str) -> Revoked:
         device = self.registry.by_name(name)
         try:
-            closed = self._shut_out(device)
+            closed = self._revoke_and_close(device)
         finally:
             self._record("device/revoked", device, actor)
         return Revoked(device.name, closed)
 
-    def _shut_out(self, device: Device) -> int:
+    def _revoke_and_close(self, device: Device) -> int:
         """Revoke a device and close its connections. Return how many there were."""
         try:
             self.registry.revoke(device)

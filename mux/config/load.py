@@ -177,14 +177,14 @@ def _from_environ(environ: Mapping[str, str], wrong: list[str]) -> dict[str, Sou
         origin = f"environment {variable}"
         leaf = by_variable.get(variable)
         if leaf is None:
-            wrong.extend(_slip(variable, origin, by_variable))
+            wrong.extend(_unknown_in_section(variable, origin, by_variable))
         elif text:  # an empty variable is how a shell says "unset"
             value = _placed(leaf.key, _from_text(leaf, text), Path.cwd())
             values[leaf.key] = SourcedValue(value, origin)
     return values
 
 
-def _slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> Iterator[str]:
+def _unknown_in_section(variable: str, origin: str, known: Mapping[str, Leaf]) -> Iterator[str]:
     """Yield the complaint of an unknown variable inside one of our sections.
 
     Other variables with our prefix may be somebody's own (a token for ``--remote-auth-token-env``).

@@ -187,7 +187,7 @@ def open_tcp(address: TcpAddress) -> Listener:
             # [::] serves IPv4 too, as the app-server's own listener does on Linux.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if HANDED_ON:
-            _tune(bound.setsockopt)
+            _set_options(bound.setsockopt)
         bound.bind((str(address.ip), address.port))
         bound.listen(BACKLOG)
     except OSError as failure:
@@ -333,7 +333,7 @@ def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | N
     try:
         if listener.kind == "ws":
             if not listener.tuned:
-                _tune(accepted.setsockopt)
+                _set_options(accepted.setsockopt)
             host, port = accepted.getpeername()[:2]
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         uid = who_is_there(accepted.getsockopt).uid
@@ -354,7 +354,7 @@ async def _prepare(patient: Patient, listener: Listener, address: str) -> Accept
     return await encryption.begin(patient, listener.certificate, address, listener.origin)
 
 
-def _tune(set_option: Callable[[int, int, int], None]) -> None:
+def _set_options(set_option: Callable[[int, int, int], None]) -> None:
     set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for names, amount in (

@@ -212,7 +212,7 @@ def _enter(state_dir: Path, digest: str) -> None:
         book.add(book.name_like(DEVICE), "novascale", ALL, digest)
 
 
-def _strike_out(state_dir: Path, digest: str) -> None:
+def _revoke_by_digest(state_dir: Path, digest: str) -> None:
     book = open_registry(state_dir, time.time)
     for device in list(book):
         if device.digest == digest:
@@ -230,7 +230,7 @@ def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
     try:
         record = json.loads(private_file.read(path))
         unit, enabled, running = str(record["unit"]), record["enabled"], record["running"]
-        strike_out = partial(_strike_out, state_dir, str(record["tokenDigest"]))
+        strike_out = partial(_revoke_by_digest, state_dir, str(record["tokenDigest"]))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as failure:

@@ -355,7 +355,7 @@ class Ledger(Part):
         )
         return [Step(*row) for row in rows]
 
-    def of_push(self, id: str, devices: Iterable[str]) -> LedgerNotice | None:
+    def notice_of_push(self, id: str, devices: Iterable[str]) -> LedgerNotice | None:
         """Return the thing behind a push that one of these devices got, or None."""
         columns = ", ".join(f"thing.{field.name}" for field in msgspec.structs.fields(LedgerNotice))
         rows = self._read(

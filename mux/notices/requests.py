@@ -192,7 +192,7 @@ class NoticeRequests(Part):
         )
 
     def _one(self, id: str, actor: Principal) -> wire.NoticeRead:
-        thing = self.delivery.ledger.of_push(id, [actor.key])
+        thing = self.delivery.ledger.notice_of_push(id, [actor.key])
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
         waiting = self.delivery.dispatcher.broker.waiting_request(str(thing.request or ""))

@@ -205,7 +205,7 @@ class RunningServer(Part):
     async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as root:
-                root.start_soon(self._obey, signals, root.cancel_scope)
+                root.start_soon(self._handle_signals, signals, root.cancel_scope)
                 if self.upstream.supervision is not None:
                     self.upstream.supervision.gone = root.cancel_scope.cancel
                 root.start_soon(self.dispatcher.run)
@@ -372,7 +372,7 @@ class RunningServer(Part):
             )
         return self._metrics.expose(accept)
 
-    async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _handle_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
             if number == signal.SIGHUP and not self.terminal.has_hung_up():
                 self._reload.ask()

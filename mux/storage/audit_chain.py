@@ -188,7 +188,7 @@ class _Link(msgspec.Struct, frozen=True):
 class _Verifying(msgspec.Struct):
     directory: Path
     verdict: Verdict = msgspec.field(default_factory=Verdict)
-    _accused: set[int] = msgspec.field(default_factory=set)
+    _faulty: set[int] = msgspec.field(default_factory=set)
     _anchors: dict[int, str | None] = msgspec.field(default_factory=dict)
     _first: _Link | None = None
     _known: dict[int, str] = msgspec.field(default_factory=dict)
@@ -233,16 +233,16 @@ class _Verifying(msgspec.Struct):
             if line.last and (head is None or head.n < n):
                 self.verdict.notes.append(f"an unfinished line at the end ({line.place}): a crash")
                 return None
-            self._accuse(n, line, "is cut off")
+            self._add_fault(n, line, "is cut off")
         elif record is None:
-            self._accuse(n, line, "was changed: it is no record any more")
+            self._add_fault(n, line, "was changed: it is no record any more")
         link = _Link(n, digest_of(line.text), line, record)
         self._first = self._first or link
         self.verdict.records += 1
         if record is not None and record.kind == TRIMMED and record.through is not None:
             self._anchors[record.through] = record.digest
         if record is not None and record.kind == BROKEN:
-            self._accuse(n, line, f"tells what the broker found as it began: {record.found}")
+            self._add_fault(n, line, f"tells what the broker found as it began: {record.found}")
         return link
 
     def _judge(
@@ -258,21 +258,21 @@ class _Verifying(msgspec.Struct):
             return
         if link.n != before.n + 1:
             self._misplaced(before, link)
-        elif link.record.before != before.digest and before.n not in self._accused:
+        elif link.record.before != before.digest and before.n not in self._faulty:
             confirmed = confirmed or (after is not None and after.before == link.digest)
             changed = before if confirmed else link
-            self._accuse(changed.n, changed.line, "was changed")
+            self._add_fault(changed.n, changed.line, "was changed")
 
     def _misplaced(self, before: _Link, link: _Link) -> None:
         if link.n > before.n + 1:
             missing = _range(before.n + 1, link.n - 1)
             self.verdict.faults.append(f"{missing} missing, before {link.line.place}")
         else:
-            self._accuse(link.n, link.line, f"stands out of its place, after record {before.n}")
+            self._add_fault(link.n, link.line, f"stands out of its place, after record {before.n}")
 
-    def _accuse(self, n: int, line: Line, what: str) -> None:
-        if n not in self._accused:
-            self._accused.add(n)
+    def _add_fault(self, n: int, line: Line, what: str) -> None:
+        if n not in self._faulty:
+            self._faulty.add(n)
             self.verdict.faults.append(f"record {n} ({line.place}) {what}")
 
     def _check_start(self) -> None:
@@ -292,7 +292,7 @@ class _Verifying(msgspec.Struct):
                 )
                 return
         if first.record.before != known:
-            self._accuse(first.n, first.line, "was changed")
+            self._add_fault(first.n, first.line, "was changed")
 
     def _check_end(self, last: _Link | None, head: Head, after: Head) -> None:
         n = last.n if last is not None else 0
@@ -302,7 +302,7 @@ class _Verifying(msgspec.Struct):
         elif last is None:
             return
         elif head.n and self._known.get(head.n) != head.digest:
-            self._accuse(head.n, last.line, f"was changed: it isn't the one that {HEAD} knows")
+            self._add_fault(head.n, last.line, f"was changed: it isn't the one that {HEAD} knows")
         elif n > after.n + BATCH:
             self.verdict.faults.append(f"{_range(after.n + 1, n)} unknown to {HEAD}: too many")
         elif n > after.n:

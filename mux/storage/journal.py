@@ -260,7 +260,7 @@ class Store:
                 limiter=self._one_reader,
             )
         except sqlite3.Error as failure:
-            self._suspect(generation, failure)
+            self._request_check(generation, failure)
             return fresh
         if not complete:
             return written
@@ -280,7 +280,7 @@ class Store:
                 self._reader.latest, generation, limiter=self._one_reader
             )
         except sqlite3.Error as failure:
-            self._suspect(generation, failure)
+            self._request_check(generation, failure)
             return []
 
     def status(self) -> dict[str, object]:
@@ -353,7 +353,7 @@ class Store:
         path, advice = self._recorder.path, sqlite.advice(self._recorder.path, failure)
         return f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
 
-    def _suspect(self, generation: int, failure: sqlite3.Error) -> None:
+    def _request_check(self, generation: int, failure: sqlite3.Error) -> None:
         """Have the file checked after a failed read, and replaced if it is broken or gone."""
         self._behind.more = True
         self._behind.wake()

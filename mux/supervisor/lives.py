@@ -108,7 +108,7 @@ class Broker:
         """Return when a broker that says no more is given up. ``watchdog``: systemd's seconds."""
         return self.alive_at + watchdog * WATCHDOG_SHARE
 
-    def excuse(self, now: float, watchdog: float) -> bool:
+    def extend(self, now: float, watchdog: float) -> bool:
         """Begin a new deadline if the last one was noticed late. Return whether it was."""
         late = now - self.hangs_at(watchdog) > watchdog * OWN_DELAY_SHARE
         if late:

@@ -100,12 +100,12 @@ class Supervisor:
         self.listeners = self.store.listeners()
         """Listening sockets of the broker's own, by the URL that was asked for; and its lock."""
         self.apps = AppServers(self.store)
-        self._take_up()
+        self._resume_from_store()
         self.signals, self._wakes = os.pipe()
         for end in (self.signals, self._wakes):
             os.set_blocking(end, False)
 
-    def _take_up(self) -> None:
+    def _resume_from_store(self) -> None:
         """Continue with what an earlier supervisor left in systemd's keeping."""
         self.store.end_broker()
         self.store.close_the_rest()
@@ -316,9 +316,9 @@ class Supervisor:
             broker.deaf = True
             broker.channel.close()  # if it hasn't ended yet, it does now
         for message, descriptors in messages or ():
-            self._hear(broker, message, descriptors)
+            self._check(broker, message, descriptors)
 
-    def _hear(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _check(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         if (wrong := flaw(message, descriptors)) is None:
             self._handle(broker, message, descriptors)
             return
@@ -378,7 +378,7 @@ class Supervisor:
     def _last_words(self, broker: Broker) -> None:
         """Hear what a broker said before it ended."""
         for message, descriptors in () if broker.deaf else broker.channel.rest():
-            self._hear(broker, message, descriptors)
+            self._check(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()
@@ -391,7 +391,7 @@ class Supervisor:
             if self.broker is None:
                 self._stop(1)
         broker, due = self.broker, self._hangs_at() <= now
-        if broker is not None and due and (self.stopping or not broker.excuse(now, self.watchdog)):
+        if broker is not None and due and (self.stopping or not broker.extend(now, self.watchdog)):
             log(f"the broker (pid {broker.pid}) hangs: killing it")
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             broker.alive_at = NEVER

@@ -202,7 +202,7 @@ class Upstream(Part):
         assert process.stderr
         self.pid, self._process = process.pid, process
         self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
-        _widen(process.stdout)
+        _enlarge_pipe(process.stdout)
         event = "app-server started" if inherited is None else "app-server taken over"
         log.info(event, pid=process.pid, generation=self.generation)
         # One buffer for both readers of stderr: the second one goes on with the first one's line.
@@ -212,7 +212,7 @@ class Upstream(Part):
                 nursery.start_soon(self._write, process.stdin)
                 nursery.start_soon(self._read_errors, process.stderr, errors)
                 nursery.start_soon(self._stop_when_told, process)
-                nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
+                nursery.start_soon(_stop_reading_at_exit, process, nursery.cancel_scope)
                 if inherited is None:
                     self.dispatcher.handle(UpstreamStarted(self.generation))
                 else:
@@ -341,7 +341,7 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
             return os.read(descriptor, CHUNK_BYTES)
 
 
-async def _see_its_end(process: Process, reading: trio.CancelScope) -> None:
+async def _stop_reading_at_exit(process: Process, reading: trio.CancelScope) -> None:
     """Stop reading after the process's exit.
 
     Normally the end of stdout tells of the exit, once everything is read. But a child that outlives
@@ -379,7 +379,7 @@ async def _drop(stream: trio.abc.ReceiveStream) -> None:
         pass
 
 
-def _widen(stdout: trio.abc.ReceiveStream) -> None:
+def _enlarge_pipe(stdout: trio.abc.ReceiveStream) -> None:
     if sys.platform == "linux":
         # Some sandboxes refuse. The default size works as well, only with more reads.
         with contextlib.suppress(OSError):

@@ -186,16 +186,16 @@ def test_when_it_was_seen_waits_for_a_while(
         (each,) = open_registry(tmp_path, clock)
         return each.seen, each.address
 
-    book.saw(device.id, "10.0.0.7")
+    book.record_seen(device.id, "10.0.0.7")
     assert kept() == (None, None)
     book.file.flush()
     assert kept() == (clock.now, "10.0.0.7")
     clock.now += 1
-    book.saw("another", "10.0.0.9")
+    book.record_seen("another", "10.0.0.9")
     book.file.flush()
     assert kept() == (clock.now - 1, "10.0.0.7")
     add(book, "tablet")
-    book.saw(device.id, "10.0.0.8")
+    book.record_seen(device.id, "10.0.0.8")
     book.rename(device, "telephone")  # whatever is written takes it along
     assert "telephone" in book.path.read_text()
 
@@ -204,7 +204,7 @@ async def test_when_it_was_seen_is_written_behind(book: DeviceRegistry, clock: C
     device = add(book, "phone")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(book.file.run)
-        book.saw(device.id, "10.0.0.7")
+        book.record_seen(device.id, "10.0.0.7")
         book.file.owe()  # as the minute's end does
         await eventually(lambda: "10.0.0.7" in book.path.read_text(), "it is written")
         nursery.cancel_scope.cancel()

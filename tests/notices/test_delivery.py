@@ -62,8 +62,8 @@ async def test_ids_and_keys_are_each_devices_own(tmp_path: Path) -> None:
     ledger = desk.asked.delivery.ledger
     (owner,) = [device for id, device in ledger.pushes(f"asked/{int(desk.now) + 1}")]
     others = [f"device:{each.id}" for each in desk.book if f"device:{each.id}" != owner]
-    assert ledger.of_push(push.id, [owner]) is not None
-    assert ledger.of_push(push.id, others) is None
+    assert ledger.notice_of_push(push.id, [owner]) is not None
+    assert ledger.notice_of_push(push.id, others) is None
 
 
 async def test_what_was_not_sent_when_it_was_killed_is_told_once_as_it_is_then(

@@ -108,7 +108,7 @@ def test_a_broker_is_excused_for_what_the_supervisor_slept() -> None:
         assert broker.hangs_at(60.0) == NEVER  # it never spoke: systemd doesn't ask
         broker.alive_at = 100.0
         assert broker.hangs_at(60.0) == 145.0
-        assert not broker.excuse(151.0, 60.0)
+        assert not broker.extend(151.0, 60.0)
         assert broker.hangs_at(60.0) == 145.0
-        assert broker.excuse(151.1, 60.0)
+        assert broker.extend(151.1, 60.0)
         assert broker.hangs_at(60.0) == 151.1 + 45.0

@@ -131,7 +131,7 @@ def answer(state_dir: Path, id: str | None, word: Word, *, yes: bool, as_json: b
     if not yes and not click.confirm(f"{word.capitalize()} it?", err=as_json):
         click.echo("not answered", err=as_json)
         return NOT_ANSWERED
-    return give(state_dir, approval, word, asked=not yes, as_json=as_json)
+    return send_answer(state_dir, approval, word, asked=not yes, as_json=as_json)
 
 
 def _only(waits: list[Json], word: Word) -> Json | None:
@@ -147,7 +147,9 @@ def _only(waits: list[Json], word: Word) -> Json | None:
     return None
 
 
-def give(state_dir: Path, approval: Json, word: Word, *, asked: bool, as_json: bool = False) -> int:
+def send_answer(
+    state_dir: Path, approval: Json, word: Word, *, asked: bool, as_json: bool = False
+) -> int:
     """Answer the approval, and return the exit status. Raises ``AppmuxError``.
 
     ``asked`` says that a person has confirmed the answer.

@@ -178,14 +178,14 @@ class StartupLock(msgspec.Struct):
 @contextmanager
 def _startup(path: Path) -> Iterator[None]:
     """Hold the ``StartupLock`` inside. Raises ``ListenError`` if another process keeps it."""
-    lock = _patiently(path, lambda: StartupLock.acquire(path))
+    lock = _wait_for(path, lambda: StartupLock.acquire(path))
     try:
         yield
     finally:
         lock.release()
 
 
-def _patiently(path: Path, take: Callable[[], _Taken | None]) -> _Taken:
+def _wait_for(path: Path, take: Callable[[], _Taken | None]) -> _Taken:
     """Call ``take`` until it returns a lock. Raises ``ListenError`` after `STARTING_PATIENCE`."""
     deadline = time.monotonic() + STARTING_PATIENCE
     while (lock := take()) is None:
@@ -330,7 +330,7 @@ def _take_place(path: Path, place: Path) -> _Lock:
     """
     deadline = time.monotonic() + STARTING_PATIENCE
     while True:
-        lock = _patiently(path, lambda: _try_lock(place))
+        lock = _wait_for(path, lambda: _try_lock(place))
         try:
             _clear(place)
         except ListenError:

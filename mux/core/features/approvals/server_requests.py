@@ -331,7 +331,7 @@ class ServerRequests(Part):
             self._give_up_on(request, f"every client that it was offered to abstained ({reason})")
 
     def _all_abstained(self, request: ServerRequest) -> bool:
-        able = self.voting.able(request)
+        able = self.voting.eligible(request)
         return bool(able) and not request.ballot.votes and request.abstained.issuperset(able)
 
     def _give_up_on(self, request: ServerRequest, reason: str) -> None:

@@ -86,7 +86,7 @@ class Voting(Part):
             self.notify(request)
         return decided
 
-    def able(self, request: ServerRequest) -> set[ClientId]:
+    def eligible(self, request: ServerRequest) -> set[ClientId]:
         """Return the clients that were offered a request and may say yes; observers don't count."""
         clients, local = self.state.clients, request.ballot.policy.local
         if request.rule.offer_to is not OfferTo.FOLLOWERS:

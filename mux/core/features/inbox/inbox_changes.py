@@ -22,7 +22,7 @@ from mux.core.extension.inbox import InboxAppServer, InboxChanged, InboxThread, 
 from mux.core.features.clients.presence import BYTES_PER_SECOND
 from mux.core.features.inbox import inbox_picture
 from mux.core.features.inbox.inbox_cards import InboxCards
-from mux.core.features.inbox.inbox_picture import InboxPicture, Sign, difference
+from mux.core.features.inbox.inbox_picture import Fingerprint, InboxPicture, difference
 from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc
@@ -39,7 +39,7 @@ INTERVAL = 0.25
 class _Follower(Part):
     """A client that follows the inbox, and what it has been sent."""
 
-    needs: dict[str, Sign] = msgspec.field(default_factory=dict)
+    needs: dict[str, Fingerprint] = msgspec.field(default_factory=dict)
     had: set[str] = msgspec.field(default_factory=set)
     """Threads that it has had whole, and every change since."""
     owed: set[str] = msgspec.field(default_factory=set)
@@ -96,7 +96,7 @@ class InboxChanges(Part):
         follower.had.difference_update(each.id for each in threads)
         self._shown.update(each.id for each in threads)
         follower.needs = {
-            inbox_picture.key(each): self.picture.sign(each)
+            inbox_picture.key(each): self.picture.fingerprint(each)
             for each in self.picture.waiting()
             if inbox_picture.is_for(each, scopes)
         }
@@ -188,9 +188,9 @@ class InboxChanges(Part):
         """Notify each follower of what changed since it was notified last."""
         self._seen = self._changes()
         counted = self._recount()
-        changes, gone = self._compare(self._stirred(), counted)
+        changes, gone = self._compare(self._threads_to_compare(), counted)
         waiting = {inbox_picture.key(each): each for each in self.picture.waiting()}
-        signs = {key: self.picture.sign(each) for key, each in waiting.items()}
+        fingerprints = {key: self.picture.fingerprint(each) for key, each in waiting.items()}
         updates: dict[_Update, list[ClientId]] = {}
         app_server = self.picture.app_server()
         for id, follower in self.followers.items():
@@ -199,8 +199,8 @@ class InboxChanges(Part):
                 self._owe(follower, changes.keys() | gone)
                 continue
             may = {
-                key: sign
-                for key, sign in signs.items()
+                key: mark
+                for key, mark in fingerprints.items()
                 if inbox_picture.is_for(waiting[key], client.principal.scopes)
             }
             update = self._update_for(follower, may, changes, gone, app_server)
@@ -226,21 +226,21 @@ class InboxChanges(Part):
         self._needs, self._queues = counted, lengths
         return counted
 
-    def _stirred(self) -> set[str]:
+    def _threads_to_compare(self) -> set[str]:
         """Return the threads to compare: those that were marked, and those that stream."""
-        stirred, self._touched = self._touched, set()
+        threads, self._touched = self._touched, set()
         if self.state.journal.head != self._head:
             self._head = self.state.journal.head
-            stirred.update(self.cards.running)
-        return stirred
+            threads.update(self.cards.running)
+        return threads
 
     def _compare(
-        self, stirred: Iterable[str], counted: Counter[str]
+        self, threads: Iterable[str], counted: Counter[str]
     ) -> tuple[dict[str, extension.ThreadChange | None], set[str]]:
         """Return what is different of each of these threads, and those that aren't shown now."""
         changes: dict[str, extension.ThreadChange | None] = {}
         gone: set[str] = set()
-        for id in stirred:
+        for id in threads:
             now = self.picture.thread(id, counted)
             if now is not None and not now.archived:
                 changes[id] = difference(self._sent.get(id), now)
@@ -259,17 +259,17 @@ class InboxChanges(Part):
     def _update_for(
         self,
         follower: _Follower,
-        may: dict[str, Sign],
+        may: dict[str, Fingerprint],
         changes: dict[str, extension.ThreadChange | None],
         gone: set[str],
         app_server: InboxAppServer,
     ) -> _Update | None:
         """Return what a follower is to be notified of, and note that it is; None if of nothing."""
-        stirred = changes.keys() | follower.owed
-        whole = frozenset(id for id in stirred if id in self._sent and id not in follower.had)
+        threads = changes.keys() | follower.owed
+        whole = frozenset(id for id in threads if id in self._sent and id not in follower.had)
         lost = frozenset(id for id in gone | follower.owed if id not in self._sent)
-        patched = any(changes.get(id) is not None for id in stirred if id in follower.had)
-        news = tuple(key for key, sign in may.items() if follower.needs.get(key) != sign)
+        patched = any(changes.get(id) is not None for id in threads if id in follower.had)
+        news = tuple(key for key, mark in may.items() if follower.needs.get(key) != mark)
         over = tuple(key for key in follower.needs if key not in may)
         limits = follower.limits != self.cards.limits_version
         moved = follower.app_server != app_server

@@ -33,7 +33,7 @@ from mux.core.state.threads.last_line import last_line
 from mux.core.state.threads.threads import Thread
 from mux.core.state.turns.turn_queues import TurnQueue
 
-Sign = tuple[object, ...]
+Fingerprint = tuple[object, ...]
 """What makes two tellings of one need differ, apart from its age."""
 
 
@@ -60,7 +60,7 @@ class InboxPicture(Part):
         needs = [self.need(each) for each in self.waiting() if is_for(each, scopes)]
         return sorted(needs, key=lambda need: -need.ageSeconds)
 
-    def sign(self, waiting: ServerRequest | TurnQueue) -> Sign:
+    def fingerprint(self, waiting: ServerRequest | TurnQueue) -> Fingerprint:
         """Return what must change so that a need is told again."""
         title, directory = self._named(self._root(waiting.thread))
         if isinstance(waiting, TurnQueue):

@@ -161,7 +161,7 @@ class NoticeTriggers(Part):
             self.notices.end(self.records.limit, "more may be used again")
             self.records.limit = None
 
-    def _put_away(self, thread: str, _: bytes) -> None:
+    def _end_notices(self, thread: str, _: bytes) -> None:
         self.notices.end_all(thread, "the thread is put away", also_waiting=True)
         self.records.goals.pop(thread, None)
 
@@ -180,7 +180,7 @@ HEARD: Final[dict[str, Callable[[NoticeTriggers, str, bytes], None]]] = {
     "thread/goal/updated": NoticeTriggers._goal_changed,
     "thread/goal/cleared": NoticeTriggers._goal_cleared,
     "account/rateLimits/updated": NoticeTriggers._limits_changed,
-    "thread/archived": NoticeTriggers._put_away,
-    "thread/deleted": NoticeTriggers._put_away,
+    "thread/archived": NoticeTriggers._end_notices,
+    "thread/deleted": NoticeTriggers._end_notices,
 }
 """The notifications that notices depend on."""
