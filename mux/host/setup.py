@@ -88,7 +88,7 @@ def plan(
         return Plan(codex, None, settled.config, url, tuple(files), missing=missing)
     codex = service.codex_of_service(settled, environ)
     spec = service.service_spec(settled, environ, allow_sudo=allow_sudo)
-    places = service.look(where.files(spec))
+    places = service.read_files(where.files(spec))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
     if not where.occupies() and vanilla is None:
         service.refuse_occupied(settled.config, environ, taking_over=taking_over)
@@ -193,7 +193,7 @@ def _lacks(settled: Settled, url: str) -> tuple[str, ...]:
 def perform(
     plan: Plan, environ: Mapping[str, str], say: Callable[[str], None], *, start: bool
 ) -> None:
-    """Do the steps, and wait until the broker is ready.
+    """Perform the steps, and wait until the broker is ready.
 
     If that fails after NovaScale's service was stopped, NovaScale's service is started again. In
     any case ``AppmuxError`` is raised with the reason.
@@ -217,7 +217,7 @@ def perform(
 
 
 def _perform(doing: tuple[Step, ...], say: Callable[[str], None], where: Supervisor) -> None:
-    """Do the steps. Where the service doesn't start, its own last words say why."""
+    """Perform the steps. Where the service doesn't start, its own last words say why."""
     try:
         steps.perform(doing, say, where.runner)
     except steps.StepError as failure:

@@ -200,7 +200,7 @@ class RunningServer:
             durable.close()
         elif durable is not None:
             durable.remove()
-        supervision.tell(say="renew" if self._renewing else "end")
+        supervision.send(say="renew" if self._renewing else "end")
 
     async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -325,7 +325,7 @@ class RunningServer:
     def _notify(self, state: str) -> None:
         """Send a state to systemd, by the supervisor if there is one: it is the main process."""
         if self.upstream.supervision is not None:
-            self.upstream.supervision.tell(say="notify", state=state)
+            self.upstream.supervision.send(say="notify", state=state)
         else:
             systemd_notify.send(state)
 
@@ -343,7 +343,7 @@ class RunningServer:
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
         if self.upstream.supervision is not None:
-            self.upstream.supervision.tell(
+            self.upstream.supervision.send(
                 say="serving", orphanWait=self.config.upstream.orphan_wait
             )
         collector.begin()

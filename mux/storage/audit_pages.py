@@ -104,7 +104,7 @@ class _Reading:
         return len(self.records) >= self.limit or self.size >= PAGE_BYTES or self.left <= 0
 
     def _read_file(self, path: Path, end: int | None) -> int:
-        """Take the lines before ``end``, the last one first, until the page is full.
+        """Read the lines before ``end``, the last one first, until the page is full.
 
         Returns the place before which lines are still to be taken; 0: none are. A piece behind the
         last line end is being written, or is what a crash left: it is no line yet.
@@ -123,7 +123,7 @@ class _Reading:
                 for piece in reversed(pieces):
                     place -= len(piece)
                     if whole:
-                        self._take(piece + rest)
+                        self._add(piece + rest)
                         taken = place
                         if self._is_full():
                             return taken
@@ -136,10 +136,10 @@ class _Reading:
             self.unreadable += taken == end
             return at if taken == end else taken
         if whole:
-            self._take(rest)
+            self._add(rest)
         return 0
 
-    def _take(self, text: bytes) -> None:
+    def _add(self, text: bytes) -> None:
         record = audit_chain.read(text) if len(text) <= LINE_BYTES else None
         if record is None:
             self.unreadable += 1

@@ -50,14 +50,14 @@ class Trouble:
     def failed(self, text: str) -> None:
         """Note that an attempt failed."""
         self.back_off()
-        self.say(text)
+        self.report(text)
 
     def back_off(self) -> None:
         """Double the wait."""
         self.wait = min(2 * self.wait, LAST_RETRY) or FIRST_RETRY
 
-    def say(self, text: str) -> None:
-        """Say what is wrong; the log gets it once."""
+    def report(self, text: str) -> None:
+        """Report what is wrong; the log gets each text once."""
         if text != self.text:
             self.text = text
             log.error(text)
@@ -86,7 +86,7 @@ class WriteBehind:
     gather: float = 0.0
     """Seconds for which more is awaited before it is written together."""
     batch: float = math.inf
-    """If so much is pending, nothing more is awaited."""
+    """The amount that is written at once, without waiting for more."""
     idle: float = math.inf
     """Seconds after which `write` is called although nothing is pending: to tidy up."""
     abandons: bool = True

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from mux.posix.standard_streams import say
+from mux.posix.standard_streams import write_stderr
 from mux.supervisor import processes
 from mux.supervisor.app_servers import AppServers
 from mux.supervisor.broker_messages import flaw
@@ -106,7 +106,7 @@ class Supervisor:
             os.set_blocking(end, False)
 
     def _take_up(self) -> None:
-        """Go on with what an earlier supervisor left in systemd's keeping."""
+        """Continue with what an earlier supervisor left in systemd's keeping."""
         self.store.end_broker()
         self.store.close_the_rest()
         self.store.remember(token=self.token)
@@ -151,7 +151,7 @@ class Supervisor:
                 theirs.fileno(), self.sockets, self.environ, self.hangup_ignored
             )
         except OSError as failure:
-            say(f"appmux: no broker can be started: {failure.strerror}\n")
+            write_stderr(f"appmux: no broker can be started: {failure.strerror}\n")
             ours.close()
             theirs.close()
             self._start_later()
@@ -188,7 +188,7 @@ class Supervisor:
             self.broker.channel.send(message, descriptors or [])
         except OSError as failure:
             if not isinstance(failure, ConnectionError):  # else it is gone, which `_reap` sees
-                say(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
+                write_stderr(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
 
     def _broker_ended(self, broker: Broker, status: int) -> None:
         self.broker = None
@@ -210,7 +210,9 @@ class Supervisor:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
             app = self.apps.running
             survivor = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
-            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n")
+            write_stderr(
+                f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n"
+            )
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
@@ -310,7 +312,7 @@ class Supervisor:
         except ConnectionResetError:  # it ended without having read all that we said
             messages = None
         except (OSError, ValueError) as failure:
-            say(f"appmux: the broker says what can't be read: {failure}\n")
+            write_stderr(f"appmux: the broker says what can't be read: {failure}\n")
             messages = None
         if messages is None:
             broker.deaf = True
@@ -324,7 +326,9 @@ class Supervisor:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        say(f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n")
+        write_stderr(
+            f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n"
+        )
         if message["say"] == "start":
             self._send_to_broker({"say": "failed", "errno": errno.EINVAL})
 
@@ -385,14 +389,16 @@ class Supervisor:
         if self.next_broker <= now:
             self._start_next()
         if self._orphaned_at() <= now:
-            say(f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n")
+            write_stderr(
+                f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n"
+            )
             self.orphan_since, self.ever_served = NEVER, False
             self.apps.end()
             if self.broker is None:
                 self._stop(1)
         broker, due = self.broker, self._hangs_at() <= now
         if broker is not None and due and (self.stopping or not broker.excuse(now, self.watchdog)):
-            say(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
+            write_stderr(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             broker.alive_at = NEVER
             os.kill(broker.pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ class Supervision:
 
     _channel: Channel
     generation: int
-    """Of the app-server that runs, or that ran last."""
+    """The number of the app-server that runs, or that ran last."""
     lives: int
     """Brokers before this one, under the same supervisor."""
     left: RunningAppServer | None
@@ -55,8 +55,8 @@ class Supervision:
     """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
-    asked: bool = False
-    """True if an app-server was asked for that nobody has wanted yet."""
+    requested_early: bool = False
+    """True if an app-server was requested early, and ``start`` hasn't claimed it yet."""
     unheard: list[tuple[Message, list[int]]] = attrs.field(factory=list)
     """Messages that were received, and not dealt with."""
     kept: bool = False
@@ -77,7 +77,7 @@ class Supervision:
 
     @classmethod
     def open(cls, opening: Opening | None) -> Supervision | None:
-        """Go on with what was said so far; None if there is no supervisor."""
+        """Continue the exchange that the opening began; None if there is no supervisor."""
         if opening is None:
             return None
         hello, descriptors = opening.hello, opening.descriptors
@@ -93,7 +93,7 @@ class Supervision:
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
-            opening.asked,
+            opening.requested_early,
             opening.messages,
             hello.get("kept", False),
             hello.get("trouble"),
@@ -108,7 +108,7 @@ class Supervision:
         urls = [url for url, _ in listeners]
         self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
         self._send(message)
 
@@ -167,16 +167,16 @@ class Supervision:
 
         Raises ``OSError`` if it can't be run.
         """
-        if not self.asked:
+        if not self.requested_early:
             self._send(start(command, environ))
-        self.asked = False
+        self.requested_early = False
         answer = await self._answered.receive()
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer), str(command[0]))
         return answer
 
-    def take(self, left: RunningAppServer) -> SupervisedProcess:
-        """Take the app-server over that a former broker left."""
+    def adopt(self, left: RunningAppServer) -> SupervisedProcess:
+        """Take over the app-server that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)
         if self.exited is not None:
@@ -185,7 +185,7 @@ class Supervision:
 
     def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
         self._process = SupervisedProcess(self, pid, descriptors)
-        self.tell(say="taken")
+        self.send(say="taken")
         return self._process
 
 
@@ -207,7 +207,7 @@ class Stdin(trio.abc.SendStream):
 
     async def aclose(self) -> None:
         if self._supervision is not None:
-            self._supervision.tell(say="close")
+            self._supervision.send(say="close")
             self._supervision = None
         await self.pipe.aclose()
 
@@ -230,7 +230,7 @@ class SupervisedProcess:
                 self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
-        """Take the process's end, and wake who waits for it."""
+        """Record the process's end, and wake who waits for it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -246,7 +246,7 @@ class SupervisedProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Have the supervisor send a signal, unless the process has ended."""
         if self.returncode is None:
-            self._supervision.tell(say="signal", number=int(number))
+            self._supervision.send(say="signal", number=int(number))
 
     def terminate(self) -> None:
         """Ask the process to end."""

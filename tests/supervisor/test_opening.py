@@ -45,7 +45,7 @@ def test_where_there_is_none_an_app_server_is_asked_for_at_once(supervisor: Chan
     supervisor.send(HELLO)
     with opened() as opening:
         assert VARIABLE not in os.environ
-        opening.ask_early(COMMAND, {"A": "b"})
+        opening.request_early(COMMAND, {"A": "b"})
     [(message, _)] = supervisor.receive() or []
     assert message["say"] == "start"
     assert message["command"] == list(COMMAND)
@@ -58,8 +58,8 @@ def test_one_that_was_left_an_app_server_looks_at_that_first(
 ) -> None:
     supervisor.send(HELLO | {"lives": 1, "appServer": 7, "generation": 1, "exited": exited})
     with opened() as opening:
-        opening.ask_early(COMMAND, {})
-        assert not opening.asked
+        opening.request_early(COMMAND, {})
+        assert not opening.requested_early
     assert supervisor.receive() is None
 
 
@@ -85,7 +85,7 @@ async def test_what_was_asked_early_is_not_asked_again(supervisor: Channel, earl
     pipes = [descriptor for _ in range(3) for descriptor in os.pipe()]
     with opened() as opening:
         if early:
-            opening.ask_early(COMMAND, {})
+            opening.request_early(COMMAND, {})
         supervision = Supervision.open(opening)
         assert supervision is not None
         async with trio.open_nursery() as nursery:

@@ -46,10 +46,10 @@ class Certificate(Part):
     """A certificate and its key, read from PEM files."""
 
     cert: Path
-    """With its chain, the server's own certificate first."""
+    """The file with the chain, the server's own certificate first."""
     key: Path
     context: ssl.SSLContext
-    """For new connections."""
+    """The context for new connections."""
 
     def read_again(self) -> Callable[[], None]:
         """Read the files again, and return the function that puts them in force.
@@ -58,9 +58,9 @@ class Certificate(Part):
         certificate in force stays.
         """
         context = read(self.cert, self.key)
-        return lambda: self._go_by(context)
+        return lambda: self._present(context)
 
-    def _go_by(self, context: ssl.SSLContext) -> None:
+    def _present(self, context: ssl.SSLContext) -> None:
         self.context = context
 
 

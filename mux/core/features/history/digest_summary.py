@@ -43,8 +43,8 @@ class Summary(Part):
     cut: bool = False
     """True if there was more of a kind than is kept."""
 
-    def take(self, entry: Entry) -> None:
-        """Take in one message of the thread, in order."""
+    def add(self, entry: Entry) -> None:
+        """Add one message of the thread, in order."""
         try:
             if entry.method == DECIDED:
                 self._keep(self.decisions, _decided_decoder.decode(entry.message).params)

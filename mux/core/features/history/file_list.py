@@ -42,8 +42,8 @@ class FileList(Part):
     cut: bool = False
     """True if there were more than are kept."""
 
-    def take(self, entry: Entry) -> None:
-        """Take in one message of the thread, in order."""
+    def add(self, entry: Entry) -> None:
+        """Add one message of the thread, in order."""
         try:
             if entry.method == ADDED:
                 added = _added_decoder.decode(entry.message).params

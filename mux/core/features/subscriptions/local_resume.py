@@ -59,7 +59,7 @@ class LocalResumes(Part):
         thread = self.state.threads.known.get(request.thread or "")
         if thread is None or not thread.subscribed:
             return False
-        if thread.unsaved is None or not thread.unsaved.tells_all:
+        if thread.unsaved is None or not thread.unsaved.is_complete:
             return False
         reading = _Reading(request, error, thread, thread.unsaved)
         self._ask(reading, READ, {"threadId": thread.id})
@@ -74,7 +74,7 @@ class LocalResumes(Part):
         return request.wire in self._waiting
 
     def answered(self, request: Request, line: bytes) -> tuple[Request, bytes, bool] | None:
-        """Take the answer, good or not, to a request made here.
+        """Handle the answer, good or not, to a request made here.
 
         The last one completes the resume: returns that request, its answer, and whether it failed.
         None before that.
