@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Literal, NoReturn
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -71,15 +72,14 @@ log = structlog.get_logger()
 # -- from an address to a listening socket ---------------------------------------------------------
 
 
-@attrs.define
-class Listener:
+class Listener(msgspec.Struct):
     """A bound socket that already queues connections, and how clients reach it."""
 
     url: str
     """The URL to connect to, with the real port or the absolute path."""
     kind: Literal["ws", "unix"]
     listening: Listening
-    _claim: Claim | None = None
+    claim: Claim | None = None
     """The claim to a unix path that we bound ourselves; None for TCP and for inherited sockets."""
     certificate: Certificate | None = None
     """The certificate of a ``wss://`` listener."""
@@ -114,13 +114,13 @@ class Listener:
 
     def leave(self) -> None:
         """Leave a unix path to the next broker, which goes on with this socket."""
-        if self._claim is not None:
-            self._claim.leave()
+        if self.claim is not None:
+            self.claim.leave()
 
     async def aclose(self) -> None:
         """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
-        if self._claim is not None:
-            self._claim.release()
+        if self.claim is not None:
+            self.claim.release()
         await self.listening.aclose()
 
 
