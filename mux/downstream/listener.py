@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Literal, NoReturn
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -71,18 +72,17 @@ log = structlog.get_logger()
 # -- from an address to a listening socket ---------------------------------------------------------
 
 
-@attrs.define
-class Listener:
+class Listener(msgspec.Struct):
     """A bound socket that already queues connections, and how clients reach it."""
 
     url: str
     """The URL to connect to, with the real port or the absolute path."""
     kind: Literal["ws", "unix"]
     listening: Listening
-    _claim: Claim | None = None
-    """Of a unix path that we bound ourselves; None for TCP and for inherited sockets."""
+    claim: Claim | None = None
+    """The claim to a unix path that we bound ourselves; None for TCP and for inherited sockets."""
     certificate: Certificate | None = None
-    """Of a ``wss://`` listener."""
+    """The certificate of a ``wss://`` listener."""
     tuned: bool = False
     """True if accepted sockets already have the options that ``_tune`` sets."""
     local: bool = False
@@ -114,13 +114,13 @@ class Listener:
 
     def leave(self) -> None:
         """Leave a unix path to the next broker, which goes on with this socket."""
-        if self._claim is not None:
-            self._claim.leave()
+        if self.claim is not None:
+            self.claim.leave()
 
     async def aclose(self) -> None:
         """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
-        if self._claim is not None:
-            self._claim.release()
+        if self.claim is not None:
+            self.claim.release()
         await self.listening.aclose()
 
 
@@ -152,7 +152,7 @@ async def open_listener(
 
 
 def reopen(address: Address, descriptor: int, certificate: Certificate | None) -> Listener:
-    """Go on with a listening socket that an earlier broker opened for this address.
+    """Listen on a socket that an earlier broker opened for this address.
 
     Raises ``ListenError``; the descriptor is closed then.
     """

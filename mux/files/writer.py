@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
-import attrs
 import structlog
 
+from mux.core.part import Part
 from mux.files.errors import CHECKSUM_MISMATCH, NO_ROOM, TOO_MUCH, UploadError
 from mux.files.limits import FREE_EVERY
 
@@ -21,15 +21,14 @@ APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class UploadWriter:
+class UploadWriter(Part):
     """Appends bytes to a file, not past its announced length, and digests them."""
 
     path: Path
     length: int
     """Bytes that the file is to have."""
     digest: hashlib._Hash | None
-    """Of all that has come; None where a part of it was written without us."""
+    """The digest of all that has come; None where a part of it was written without us."""
     checksum: tuple[Algorithm, bytes] | None
     """What the bytes that come now must have."""
     free: Callable[[], int]

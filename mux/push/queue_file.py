@@ -20,6 +20,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from mux.core.part import Part
 from mux.push.message import Push, PushError
 from mux.push.queue import Row
 from mux.storage import sqlite
@@ -65,15 +66,14 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
-"""See ``sqlite.Form.migrations``. Append, never edit."""
+"""The migrations, as ``sqlite.Form.migrations`` describes them. Append, never edit."""
 
 FORM: Final = Form(
     "the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent", forgets=True
 )
 
 
-@attrs.define(eq=False, repr=False)
-class QueueFile:
+class QueueFile(Part):
     """The queue's file."""
 
     path: Path

@@ -38,6 +38,7 @@ import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.posix import private_file
 from mux.storage.journal import Store
@@ -62,14 +63,14 @@ MOST_UNHANDLED: Final = 4 * 1024 * 1024
 is gone with the broker: keeping it would cost everybody time."""
 
 AGAIN_SECONDS: Final = 1.0
-"""After which a file that couldn't be written is tried again, as soon as there is something to
-write: until then a killed broker takes the app-server with it."""
+"""Seconds after which a file that couldn't be written is tried again, as soon as there is something
+to write: until then a killed broker takes the app-server with it."""
 
 READ: Final = 1
 BATCH: Final = 2
 CUT: Final = 3
 _HEAD: Final = struct.Struct("<BQ")
-"""Of a record: its kind, and the length of its content."""
+"""The head of a record: its kind, and the length of its content."""
 _pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
 
 _ANSWER: Final = b'{"id":'
@@ -98,12 +99,11 @@ class Batch(msgspec.Struct, array_like=True):
     """True if what was read before is of another app-server, and counts no more."""
 
 
-@attrs.define(eq=False, repr=False)
-class Saved:
+class Saved(Part):
     """The state that a former broker left."""
 
-    values: dict[str, bytes] = attrs.field(factory=dict)
-    entries: list[Entry] = attrs.field(factory=list)
+    values: dict[str, bytes] = msgspec.field(default_factory=dict)
+    entries: list[Entry] = msgspec.field(default_factory=list)
     """Entries that the journal may not have had on the disk."""
     read: bytes = b""
     """What it had read from the app-server, and not handled."""

@@ -17,10 +17,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
-import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import batches, rows
@@ -73,8 +73,7 @@ class Rest(msgspec.Struct, frozen=True):
     entries: Sequence[Entry]
 
 
-@attrs.define(eq=False, repr=False)
-class JournalWriter:
+class JournalWriter(Part):
     """The only writer of the file. Its public fields may be read at any time, from any thread."""
 
     path: Path
@@ -360,12 +359,12 @@ def _surplus(connection: sqlite3.Connection, floor: int, excess: int) -> list[Vi
             (floor, STEP_ROWS),
         ),
     )
-    excess -= sum(size for _, _, size, _ in victims)
-    if excess <= 0 or len(victims) == STEP_ROWS:
+    if len(victims) == STEP_ROWS:
         return victims
+    excess -= sum(size for _, _, size, _ in victims)
     marks = {first for first, _, _, _ in victims}
     oldest = connection.execute(f"{columns} ORDER BY first_seq LIMIT ?", (STEP_ROWS,))
-    return victims + _until(excess, (row for row in oldest.fetchall() if row[0] not in marks))
+    return victims + _until(excess, (row for row in oldest if row[0] not in marks))
 
 
 def _until(excess: int, candidates: Iterable[Victim]) -> list[Victim]:

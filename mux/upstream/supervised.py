@@ -17,10 +17,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part, later
 from mux.supervisor.channel import Channel, Message
 from mux.supervisor.opening import Opening, start
 
@@ -29,8 +30,7 @@ PIPES = 3
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class RunningAppServer:
+class RunningAppServer(Part):
     """An app-server that a former broker left running."""
 
     pid: int
@@ -38,13 +38,12 @@ class RunningAppServer:
     descriptors: list[int]
 
 
-@attrs.define(eq=False, repr=False)
-class Supervision:
+class Supervision(Part):
     """The broker's end of the channel."""
 
     _channel: Channel
     generation: int
-    """Of the app-server that runs, or that ran last."""
+    """The number of the app-server that runs, or that ran last."""
     lives: int
     """Brokers before this one, under the same supervisor."""
     left: RunningAppServer | None
@@ -57,27 +56,27 @@ class Supervision:
     """How the app-server ended that the former broker left, if it has ended since."""
     requested_early: bool = False
     """True if an app-server was requested early, and ``start`` hasn't claimed it yet."""
-    unheard: list[tuple[Message, list[int]]] = attrs.field(factory=list)
+    unheard: list[tuple[Message, list[int]]] = msgspec.field(default_factory=list)
     """Messages that were received, and not dealt with."""
     kept: bool = False
     """True if the app-server outlives the supervisor, too."""
     trouble: str | None = None
     """For people: why the app-server that was left isn't gone on with."""
-    gone: Callable[[], None] = attrs.field(default=lambda: None)
+    gone: Callable[[], None] = lambda: None
     """Called when the supervisor is gone: the broker is to end at once."""
-    renew: Callable[[], None] = attrs.field(default=lambda: None)
+    renew: Callable[[], None] = lambda: None
     """Called when the broker is to end for the next one, which goes on with the app-server."""
     _process: SupervisedProcess | None = None
-    _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
+    _answers: trio.MemorySendChannel[SupervisedProcess | int] = later()
     """The process that was asked for, or the error's number."""
-    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = attrs.field(init=False)
+    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._answers, self._answered = trio.open_memory_channel[SupervisedProcess | int](8)
 
     @classmethod
     def open(cls, opening: Opening | None) -> Supervision | None:
-        """Go on with what was said so far; None if there is no supervisor."""
+        """Continue the exchange that the opening began; None if there is no supervisor."""
         if opening is None:
             return None
         hello, descriptors = opening.hello, opening.descriptors
@@ -176,7 +175,7 @@ class Supervision:
         return answer
 
     def adopt(self, left: RunningAppServer) -> SupervisedProcess:
-        """Take the app-server over that a former broker left."""
+        """Take over the app-server that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)
         if self.exited is not None:
@@ -230,7 +229,7 @@ class SupervisedProcess:
                 self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
-        """Take the process's end, and wake who waits for it."""
+        """Record the process's end, and wake who waits for it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

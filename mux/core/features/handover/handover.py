@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-import attrs
 import msgspec
 
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
@@ -28,7 +27,7 @@ from mux.core.features.handover.durability import Durability
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
-from mux.core.part import Part
+from mux.core.part import Part, later
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
@@ -65,8 +64,7 @@ LATEST_TURNS = 8
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, repr=False)
-class Handover:
+class Handover(Part):
     """A handover under way."""
 
     state: State
@@ -75,20 +73,20 @@ class Handover:
     turn_queueing: TurnQueueing
     recovery: Recovery
     durability: Durability
-    settle: Callable[[Request, bytes, bool], None] = attrs.field(init=False)
+    settle: Callable[[Request, bytes, bool], None] = later()
     """Settles a request that an earlier broker made: with its answer, and whether it failed."""
     _asked: Request | None = None
     """The request for the loaded threads, until it is answered."""
-    _resuming: dict[int, str] = attrs.field(factory=dict)
+    _resuming: dict[int, str] = msgspec.field(default_factory=dict)
     """Threads that are being resumed, by wire id."""
-    _listing: dict[int, str] = attrs.field(factory=dict)
+    _listing: dict[int, str] = msgspec.field(default_factory=dict)
     """Threads whose last turns are asked for, by wire id."""
-    _claims: list[SavedClaim] = attrs.field(factory=list)
+    _claims: list[SavedClaim] = msgspec.field(default_factory=list)
 
     # ── what was saved ────────────────────────────────────────────────────────────────────────
 
     def begin(self, generation: int, saved: dict[str, bytes], entries: Iterable[Entry]) -> None:
-        """Go on with what an earlier broker left."""
+        """Continue what an earlier broker left."""
         state = self.state
         state.appserver.begin(generation, state.now)
         state.appserver.inherited = True
@@ -115,7 +113,7 @@ class Handover:
         state.wake_at(state.now + ANSWER_DEADLINE)
 
     def _restore(self, kinds: _Kinds, entries: Iterable[Entry]) -> None:
-        """Take in what was saved. Raises ``msgspec.DecodeError``."""
+        """Restore what was saved. Raises ``msgspec.DecodeError``."""
         state = self.state
         for server in kinds.all("app-server", SavedAppServer):
             state.appserver.knows(server.generation, server.result, server.greetings)
@@ -217,7 +215,7 @@ class Handover:
     # ── what the app-server says ──────────────────────────────────────────────────────────────
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """Take the answer to a request made here; False if it is for none of them."""
+        """Handle the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None
             loaded = handover_answers.threads_loaded(line)
