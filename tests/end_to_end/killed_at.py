@@ -23,7 +23,7 @@ POINTS: Final = (
     "mux.storage.broker_state load",
     "mux.storage.journal Store.open",
     "mux.storage.broker_state BrokerState.begin",
-    "mux.upstream.supervised Supervision.take",
+    "mux.upstream.supervised Supervision.adopt",
     "mux.server.handover Sockets.let_go",
     "mux.core.features.handover.handover Handover.begin",
     "mux.core.features.handover.handover Handover._loaded",
@@ -56,14 +56,22 @@ def _deadly(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def holder_of(point: str) -> tuple[Any, str]:
+    """Return what holds the function of a point, and its name there. Raises where there is none."""
+    module, _, path = point.partition(" ")
+    holder = importlib.import_module(module)
+    *owners, name = path.split(".")
+    for owner in owners:
+        holder = getattr(holder, owner)
+    if name not in vars(holder):
+        raise AttributeError(f"{point}: there is no such function")
+    return holder, name
+
+
 def arm() -> None:
     """Make the functions of all points deadly."""
     for point in POINTS:
-        module, _, path = point.partition(" ")
-        holder = importlib.import_module(module)
-        *owners, name = path.split(".")
-        for owner in owners:
-            holder = getattr(holder, owner)
+        holder, name = holder_of(point)
         found = holder.__dict__[name]
         if isinstance(found, classmethod):
             setattr(holder, name, classmethod(_deadly(point, found.__func__)))
