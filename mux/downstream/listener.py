@@ -89,6 +89,8 @@ class Listener:
     """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
     origin: str = ""
     """The page's origin where that is by a name alone, which the certificate has; else empty."""
+    is_followed: Callable[[], bool] = lambda: False
+    """Whether the next broker goes on with this socket."""
 
     def announcement(self) -> list[str]:
         """Return the lines for stderr that name this listener, in the app-server's own words."""
@@ -112,14 +114,14 @@ class Listener:
             )
         self.url, self.certificate = f"wss://{address}", certificate
 
-    def leave(self) -> None:
-        """Leave a unix path to the next broker, which goes on with this socket."""
-        if self._claim is not None:
-            self._claim.leave()
-
     async def aclose(self) -> None:
-        """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
-        if self._claim is not None:
+        """Stop listening; remove the unix path if it is still this listener's. Idempotent.
+
+        The path stays where the next broker goes on with this socket: nothing else leads to it.
+        """
+        if self._claim is not None and self.is_followed():
+            self._claim.leave()
+        elif self._claim is not None:
             self._claim.release()
         await self.listening.aclose()
 

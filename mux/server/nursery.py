@@ -248,10 +248,7 @@ class RunningServer:
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
-                if self._renewing:
-                    for bound in self.listeners:
-                        bound.leave()
-                elif self.upstream.supervision is not None:
+                if not self._renewing and self.upstream.supervision is not None:
                     self.upstream.supervision.hold(())  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
@@ -334,9 +331,7 @@ class RunningServer:
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
         if self.upstream.supervision is not None:
-            self.upstream.supervision.tell(
-                say="serving", orphanWait=self.config.upstream.orphan_wait
-            )
+            self.upstream.supervision.serving(self.config.upstream.orphan_wait)
         collector.begin()
 
     async def _prepare_metrics(self) -> None:

@@ -67,6 +67,9 @@ class Supervision:
     """Called when the supervisor is gone: the broker is to end at once."""
     renew: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when the broker is to end for the next one, which goes on with the app-server."""
+    _served: bool = False
+    _holds: bool = True
+    """False once nothing is left to hold: the supervisor ends, too."""
     _process: SupervisedProcess | None = None
     _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
     """The process that was asked for, or the error's number."""
@@ -106,7 +109,20 @@ class Supervision:
     def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
         """Have these listening sockets held, and no others, for the next broker."""
         urls = [url for url, _ in listeners]
+        self._holds = bool(urls)
         self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
+
+    def serving(self, orphan_wait: float) -> None:
+        """Say that clients are served. ``orphan_wait``: see ``[upstream]``."""
+        self._served = True
+        self.tell(say="serving", orphanWait=orphan_wait)
+
+    def is_followed(self) -> bool:
+        """Return whether another broker goes on with the listeners, however this one ends.
+
+        The supervisor starts none after one that failed where none had served.
+        """
+        return self._holds and (self._served or self.lives > 0)
 
     def tell(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
@@ -139,6 +155,7 @@ class Supervision:
                 if self.kept:
                     self.renew()
                     return
+                self._holds = False
                 if self._process is not None:
                     self._process.orphaned()
                 self.gone()
@@ -255,6 +272,10 @@ class SupervisedProcess:
     def kill(self) -> None:
         """End the process at once."""
         self.send_signal(signal.SIGKILL)
+
+    def is_left(self) -> bool:
+        """Return whether the next broker goes on with it, if this one ends now: also by a fault."""
+        return self._supervision.is_followed()
 
     async def let_go(self) -> None:
         """Close our descriptors, and leave the process running."""
