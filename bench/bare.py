@@ -19,8 +19,8 @@ import sys
 from typing import Final
 
 from bench import source
+from mux.dispatch.outbox import text_frame
 from mux.downstream.websocket.websocket import accepted
-from mux.outbox import text_frame
 from mux.upstream.lines import Lines
 from mux.upstream.process import CHUNK_BYTES
 

@@ -43,8 +43,8 @@ from mux.core.policy.notice import Recipient, RestoredNotice
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
-from mux.outbox import ClientPort, Outbox
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import ClientPort, Outbox
 from tests.shells import idle_shells
 
 THREAD: Final = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"

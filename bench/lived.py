@@ -40,11 +40,11 @@ from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import ClientPort, Outbox
 from mux.notices.delivery import NoticeDelivery
 from mux.notices.ledger import Ledger
 from mux.notices.preferences import open_preferences
-from mux.outbox import ClientPort, Outbox
 from mux.push.outcome import Delivered
 from mux.push.sender import Pushes
 from mux.storage.audit_log import Audit

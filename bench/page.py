@@ -110,14 +110,7 @@ LONG_TASK: Final = 50.0
 UNCACHED: Final = """async () => {
   for (const each of await navigator.serviceWorker.getRegistrations()) await each.unregister();
   for (const name of await caches.keys()) await caches.delete(name);
-  await new Promise(done => {
-    const open = indexedDB.open('appmux');
-    open.onsuccess = () => {
-      const change = open.result.transaction('page', 'readwrite');
-      change.objectStore('page').delete('texts/inbox');
-      change.oncomplete = () => { open.result.close(); done(); };
-    };
-  });
+  localStorage.removeItem('texts/inbox');
 }"""
 
 WORKED: Final = """() => new Promise(done => {

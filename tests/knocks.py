@@ -15,6 +15,7 @@ import trio
 
 from mux.access.authentication import Authenticator
 from mux.downstream.http.request import Peer, Services
+from tests.end_to_end.peer import PATIENCE
 
 TOKEN: Final = "the-token"
 KEY: Final = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
@@ -173,7 +174,7 @@ async def ask(stream: trio.abc.Stream, sent: bytes) -> Reply:
                 await stream.send_all(sent)
 
         nursery.start_soon(send)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while (reply := _parse(received, head_only=sent.startswith(b"HEAD"))) is None:
                 piece = await stream.receive_some()
                 if not piece:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mux.shells import Shells
+from mux.dispatch.shells import Shells
 
 
 class Nothing:

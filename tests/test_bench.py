@@ -45,16 +45,19 @@ def test_shares_of_modules_and_of_their_greatest_functions() -> None:
 
 
 def test_only_what_was_seen_during_the_load_counts() -> None:
-    file = str(HERE / "mux" / "outbox.py")
+    file = str(HERE / "mux" / "dispatch" / "outbox.py")
     looks = [[at, 5, file, "Outbox.flush"] for at in (99, 100, 150, 200, 201)]
     lines = [json.dumps(each) for each in looks]
-    assert spent_between(lines, 100, 200) == {("mux/outbox.py", "Outbox.flush"): 15}
+    assert spent_between(lines, 100, 200) == {("mux/dispatch/outbox.py", "Outbox.flush"): 15}
 
 
 @pytest.mark.parametrize(
     ("file", "module"),
     [
-        (str(HERE / "mux" / "core" / "notifications.py"), "mux/core/notifications.py"),
+        (
+            str(HERE / "mux" / "core" / "routing" / "notifications.py"),
+            "mux/core/routing/notifications.py",
+        ),
         ("/usr/lib/python3.12/site-packages/trio/_core/_run.py", "trio/_core"),
         ("/usr/lib/python3.12/site-packages/trio/_socket.py", "trio"),
         (str(HERE / ".venv" / "lib" / "site-packages" / "cffi.py"), "cffi"),
@@ -66,8 +69,10 @@ def test_a_module_is_ours_or_its_package(file: str, module: str) -> None:
 
 
 def test_one_table_of_all_jobs_with_what_is_telling_in_any() -> None:
-    some = Counter({("mux/outbox.py", "flush"): 97, ("h11", "next_event"): 2, ("x", "y"): 1})
-    other = Counter({("mux/outbox.py", "flush"): 10, ("h11", "next_event"): 990})
+    some = Counter(
+        {("mux/dispatch/outbox.py", "flush"): 97, ("h11", "next_event"): 2, ("x", "y"): 1}
+    )
+    other = Counter({("mux/dispatch/outbox.py", "flush"): 10, ("h11", "next_event"): 990})
     server = Server("ws://127.0.0.1:1", 1, None, Path("/nowhere"))
     found = {
         name: (JOBS[name], Watch(server, 1.5 * JOBS[name].number / 1e6, 0.0, 0.0), spent)
@@ -80,5 +85,5 @@ def test_one_table_of_all_jobs_with_what_is_telling_in_any() -> None:
         "| thereof in the kernel | 0% | 0% |",
         "| CPU of other threads, each | 0 µs | 0 µs |",
         "| `h11` | 2% | 99% |",
-        "| `mux/outbox.py` | 97% | 1% |",
+        "| `mux/dispatch/outbox.py` | 97% | 1% |",
     ]

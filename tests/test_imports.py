@@ -42,46 +42,40 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": ANYTHING,
     "server": {
-        "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
-        "files", "shells", "storage", "supervisor.opening", "tailnet", "upstream", "web",
+        "access", "config", "core", "dispatch", "downstream", "files", "host", "notices", "push",
+        "storage", "supervisor.opening", "tailnet", "upstream", "web",
     },
     "host": {"access", "client", "config", "core", "downstream.sockets.unix_socket"},
-    "downstream": {"access", "config", "core", "dispatcher", "outbox"},
+    "downstream": {"access", "config", "core", "dispatch"},
     "tailnet": {"config", "downstream", "host.steps", "storage", "text"},
-    "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
+    "web": {"access", "config", "core", "dispatch", "downstream", "files"},
     "files": {"core", "storage"},
-    "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},
-    "access": {"config", "core", "dispatcher", "shells", "storage"},
+    "notices": {"access", "config", "core", "dispatch", "push", "storage", "text"},
+    "access": {"config", "core", "dispatch", "storage"},
     "push": {"config", "storage"},
     "upstream": {
-        "config", "core", "dispatcher", "outbox", "storage", "supervisor.channel",
-        "supervisor.opening",
+        "config", "core", "dispatch", "storage", "supervisor.channel", "supervisor.opening",
     },
     "storage": {"config", "core.protocol"},
     "supervisor": set(),
     "stdio": {"config.codex_binary", "config.locate", "core.protocol"},
     "demo": {"client"},
-    "dispatcher": {"core", "outbox", "shells"},
-    "shells": {"core"},
+    "dispatch": {"core"},
     "config": {"core"},
     "client": {"config.locate"},
     "documents": set(),
-    "outbox": {"core"},
     "posix": set(),
     "text": set(),
 }  # fmt: skip
 """What the files of a folder, or a file beside the folders, may import of the package."""
 
 CORE_LAYERS: list[set[str]] = [
-    {"figures", "status_report"},
+    {"reports"},
     {"broker"},
-    {"client_messages", "connections"},
-    {"notifications"},
-    {"deltas", "responses"},
+    {"routing"},
     {"wiring"},
     {"features"},
-    {"audit_approvals"},
-    {"audit_events"},
+    {"audit"},
     {"state"},
     {"commands", "events", "extension"},
     {"policy"},
@@ -304,7 +298,7 @@ def test_the_architecture_page_has_these_rules() -> None:
         name: {"nothing"} for name, row in MAY_IMPORT.items() if not row
     }
     assert rows | {"__main__": {"cli"}} == MAY_IMPORT | in_words
-    layers = re.search(r"    figures.*?limits \}", page, re.DOTALL)
+    layers = re.search(r"    reports.*?limits \}", page, re.DOTALL)
     assert layers is not None
     assert [set(re.findall(r"\w+", layer)) for layer in layers[0].split(">")] == CORE_LAYERS
     assert {name: rooms_of(page, name) for name in ROOMS} == ROOMS

@@ -16,6 +16,28 @@ const OUT = `${BUILT}.new`;
 const ICONS = [180, 192, 512];
 const BROWSERS = ["chrome111", "safari16.4", "firefox115"];
 
+/**
+ * What the first screen needs becomes one file: each view that is loaded later is told to need all of it,
+ * which it does, as it runs in it. Else what two of them share would be a file of its own each time, and
+ * each file takes a phone a connection or a round trip.
+ */
+const oneShell = {
+  name: "one-shell",
+  setup(build) {
+    const main = join(HERE, "src", "main.tsx");
+    const later = new Set();
+    build.onResolve({ filter: /^\.\.?\// }, (each) => {
+      if (each.kind === "dynamic-import") later.add(join(each.resolveDir, each.path));
+      return undefined;
+    });
+    build.onLoad({ filter: /\.tsx?$/ }, async ({ path }) => {
+      if (!later.has(path)) return undefined;
+      const contents = `import ${JSON.stringify(main)};\n${await readFile(path, "utf8")}`;
+      return { contents, loader: path.endsWith("x") ? "tsx" : "ts" };
+    });
+  },
+};
+
 if (process.argv.includes("--tests")) await tests();
 else {
   await page();
@@ -48,26 +70,19 @@ async function page() {
     jsxImportSource: "preact",
     legalComments: "none",
     metafile: true,
+    plugins: [oneShell],
     define,
   });
   const named = (entry) =>
     "/" + relative(OUT, join(HERE, Object.entries(result.metafile.outputs)
       .find(([, each]) => each.entryPoint === entry)[0]));
-  const script = named("src/main.tsx");
+  const script = await oneScript(result.metafile);
   const style = named("src/style.css");
-  const main = Object.values(result.metafile.outputs).find((each) => each.entryPoint === "src/main.tsx");
-  const needed = main.imports
-    .filter((each) => each.kind === "import-statement")
-    .map((each) => "/" + relative(OUT, join(HERE, each.path)));
   await cp(join(HERE, "public"), OUT, { recursive: true });
   for (const size of ICONS) await writeFile(join(OUT, `icon-${size}.png`), icon(size));
   for (const name of ["index.html", "reset.html"]) {
     const shell = await readFile(join(HERE, "public", name), "utf8");
-    const preload = needed.map((each) => `<link rel="modulepreload" href="${each}">`).join("");
-    await writeFile(
-      join(OUT, name),
-      shell.replace("%SCRIPT%", script).replace("%STYLE%", style).replace("%PRELOAD%", preload),
-    );
+    await writeFile(join(OUT, name), shell.replaceAll("%SCRIPT%", script).replace("%STYLE%", style));
   }
   const files = (await listed(OUT)).map((each) => "/" + each);
   const kept = files.filter((each) => !["/index.html", "/reset.html", "/reset.js"].includes(each));
@@ -88,6 +103,15 @@ async function page() {
       __BUILD__: JSON.stringify(digest.digest("hex").slice(0, 12)),
     },
   });
+}
+
+/** The file with all that the first screen needs; what only names it goes. */
+async function oneScript(metafile) {
+  const [name, main] = Object.entries(metafile.outputs).find(([, each]) => each.entryPoint === "src/main.tsx");
+  const needed = main.imports.filter((each) => each.kind === "import-statement");
+  if (needed.length !== 1) throw new Error(`the first screen is in ${needed.length + 1} files`);
+  await rm(join(HERE, name));
+  return "/" + relative(OUT, join(HERE, needed[0].path));
 }
 
 async function tests() {

@@ -7,5 +7,5 @@ stand for one). ``browser_pairing`` adds a browser by its ``public_key``, and ``
 prove that key. ``requests`` answers ``mux/devices/*`` and ends a device's access, ``replies`` are
 answers to a device's ``POST``.
 
-Imports ``storage``, ``dispatcher``, ``shells``, ``config`` and ``core``.
+Imports ``storage``, ``dispatch``, ``config`` and ``core``.
 """

@@ -45,9 +45,9 @@ from mux.core.extension.parts import Done
 from mux.core.extension.sessions import ShortToken
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.scope import Scope
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.shells import DEFERRED
 from mux.errors import AppmuxError
-from mux.shells import DEFERRED
 
 LONGEST_LIFETIME: Final = 10 * 366 * 86_400.0
 """Seconds: ten years. A longer lifetime is a mistake in the unit, or means never."""

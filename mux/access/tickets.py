@@ -88,6 +88,6 @@ def code_of(ticket: str, name: str, nonce: str) -> str:
 def short_code(*parts: str) -> str:
     """Compute a short code: ``"493 027"``."""
     text = "\n".join(parts)
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 10**CODE_DIGITS
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % 10**CODE_DIGITS
     digits = f"{number:0{CODE_DIGITS}}"
     return f"{digits[:3]} {digits[3:]}"

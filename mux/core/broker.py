@@ -26,10 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mux.core import audit_events
-from mux.core.client_messages import ClientRouter
+from mux.core.audit import audit_events
 from mux.core.commands import Command
-from mux.core.connections import Connections
 from mux.core.events import (
     AnsweredByNotice,
     AnsweredOutside,
@@ -62,14 +60,16 @@ from mux.core.events import (
 from mux.core.features.approvals.approval_items import WaitingRequest, waiting_request
 from mux.core.features.approvals.voting import Voting
 from mux.core.limits import Limits
-from mux.core.notifications import NotificationRouter
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.envelope.jsonrpc import BadMessageError
 from mux.core.protocol.envelope.long_line import LongLine
-from mux.core.responses import ResponseRouter
+from mux.core.routing.client_messages import ClientRouter
+from mux.core.routing.connections import Connections
+from mux.core.routing.notifications import NotificationRouter
+from mux.core.routing.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal

@@ -6,6 +6,6 @@ a WebSocket is served by ``connection`` (``rate_limit`` slows it), once ``challe
 browser's key sign. Rooms: ``sockets`` below it all, ``http``, and ``websocket``, the frames and
 their compression.
 
-Imports ``access``, ``dispatcher``, ``outbox``, ``config`` and ``core``; nothing of the app-server's
+Imports ``access``, ``dispatch``, ``config`` and ``core``; nothing of the app-server's
 side. Which room may import which, ``ROOMS`` in ``tests/test_imports.py`` says.
 """

@@ -25,10 +25,10 @@ from mux.access.sessions import NotProvenError, Sessions
 from mux.access.throttle import LoginThrottle
 from mux.core.extension import sessions as wire
 from mux.core.policy.principal import Principal
+from mux.dispatch.outbox import Outbox, text_frame
 from mux.downstream.http.http import hold_back
 from mux.downstream.http.request import AcceptedUpgrade
 from mux.downstream.websocket.websocket import FrameReader
-from mux.outbox import Outbox, text_frame
 
 PROOF_BYTES: Final = 4 * 1024
 """Most bytes of the first message: a device's id and a signature are a twentieth of it."""

@@ -22,7 +22,8 @@ from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.envelope import client_message, jsonrpc
 from mux.core.protocol.threads import overrides
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import ClientPort, Outbox
 from mux.downstream.challenge import PROOF_BYTES, Challenger
 from mux.downstream.http.request import AcceptedUpgrade
 from mux.downstream.http.upgrade import SUBPROTOCOL
@@ -32,7 +33,6 @@ from mux.downstream.sockets.streams import Accepted, Patient
 from mux.downstream.websocket import offers
 from mux.downstream.websocket.compressed_stream import CompressedStream, FrameUnpacker
 from mux.downstream.websocket.websocket import FrameReader, accepted
-from mux.outbox import ClientPort, Outbox
 
 RECEIVE_BYTES = 64 * 1024
 """Most bytes of one read: a message of 14 MiB takes 224 reads instead of the 3,584 of 4 KiB."""

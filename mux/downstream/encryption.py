@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 import trio
 
-from mux.downstream.http.http import HttpResponse, RequestHead, answer, read_head
+from mux.downstream.http.head import HttpResponse, RequestHead
+from mux.downstream.http.http import answer, read_head
 from mux.downstream.sockets.streams import HANDSHAKE_DEADLINE, Encrypted, Patient
 from mux.downstream.sockets.tls import Certificate
 

@@ -29,7 +29,7 @@ from mux.core.events import AnsweredByNotice, NoticesRestored, RecipientsChanged
 from mux.core.policy.notice import WAITING, Notice, Recipient, RestoredNotice
 from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.notices import wording
 from mux.notices.answer_tickets import ANSWERS, AnswerTicket, AnswerTickets
 from mux.notices.ledger import Ledger

@@ -21,7 +21,7 @@ from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as wire
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.errors import AppmuxError
 from mux.notices.delivery import NoticeDelivery
 from mux.notices.ledger import Ledger, Thing

@@ -15,7 +15,7 @@ import trio
 from mux.core.commands import ReadJournal
 from mux.core.events import JournalExtent, JournalRead, PastRemembered
 from mux.core.part import Part
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.storage.journal import Store, StoreError
 
 READ_AGAIN = 1.0

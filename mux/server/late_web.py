@@ -9,7 +9,6 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h11
 import trio
 
 from mux.access.requests import DeviceRequests
@@ -20,6 +19,8 @@ from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
 
 if TYPE_CHECKING:
+    import h11
+
     from mux.web.application import Application
 
 

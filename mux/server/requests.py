@@ -19,7 +19,8 @@ from mux.core.commands import AnswerOutside
 from mux.core.extension.tailnet import METHODS as TAILNET
 from mux.core.extension.tailnet import EnableParams
 from mux.core.features.history.thread_files import ToOpen
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.shells import DEFERRED
 from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
 from mux.files.downloads import Downloads
@@ -27,7 +28,6 @@ from mux.notices.requests import METHODS, NoticeRequests
 from mux.server.audit_requests import AuditRequests
 from mux.server.observability import stderr
 from mux.server.settings_watch import SettingsWatch
-from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.tailnet.https import TailnetHttps

@@ -25,7 +25,8 @@ from mux.core.broker import Broker
 from mux.core.events import ExperimentalSchemaLoaded
 from mux.core.policy import notice
 from mux.core.state import app_server
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.shells import Shells
 from mux.downstream import listener
 from mux.downstream.http.origins import require_origins
 from mux.downstream.listener import Listener
@@ -42,7 +43,6 @@ from mux.server.nursery import RunningServer
 from mux.server.observability import operator_log
 from mux.server.requests import OutsideRequests
 from mux.server.settings_watch import SettingsWatch
-from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store

@@ -5,6 +5,6 @@ holds it, by ``supervised``. ``lines`` cuts what it says, ``exit_status`` tells 
 ``version`` asks a binary for its version. ``schema`` has the binary write its schema, to learn what
 is experimental.
 
-Imports ``storage``, ``dispatcher``, ``outbox``, ``config``, ``core`` and ``supervisor.channel``;
+Imports ``storage``, ``dispatch``, ``config``, ``core`` and ``supervisor.channel``;
 nothing of the clients' side.
 """

@@ -25,8 +25,8 @@ import trio
 
 from mux.config.codex_binary import identity
 from mux.core.events import UpstreamExited, UpstreamHandedOver, UpstreamStarted
-from mux.dispatcher import Dispatcher
-from mux.outbox import Outbox
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import Outbox
 from mux.posix import descriptors
 from mux.storage.broker_state import BrokerState
 from mux.upstream.exit_status import in_words

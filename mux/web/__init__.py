@@ -7,5 +7,5 @@ answered by what), ``files`` (the page), ``session`` (``/v1/session``), ``upload
 
 Nothing here is imported before the first such request comes, and nothing is on a WebSocket's way.
 Who may ask at all was judged before, in ``downstream.http.origins``. It imports access, files,
-config, core, dispatcher and downstream, never server or cli.
+config, core, dispatch and downstream, never server or cli.
 """

@@ -19,7 +19,7 @@ import h11
 import structlog
 import trio
 
-from mux.downstream.http.http import HEAD_BYTES
+from mux.downstream.http.head import HEAD_BYTES
 from mux.downstream.http.request import Request
 from mux.downstream.sockets.streams import Patient
 from mux.web import transfer

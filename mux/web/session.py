@@ -20,7 +20,8 @@ from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.core.extension.sessions import Challenge
 from mux.core.policy.principal import Principal
-from mux.downstream.http.http import RequestHead, hold_back
+from mux.downstream.http.head import RequestHead
+from mux.downstream.http.http import hold_back
 from mux.web.adapter import REQUEST
 from mux.web.body import TooLongError, read
 from mux.web.limits import BODY_BYTES

@@ -23,6 +23,7 @@ from mux.access.letters import ALPHABET, LENGTH, Letters
 from mux.access.pairing import ASKED, ENDED, TICKET_SECONDS, Pairing, PairingError
 from mux.access.tickets import Browser, DeviceGrant, PairingTicket
 from tests.end_to_end.browsers import Key
+from tests.end_to_end.peer import PATIENCE
 
 OPERATOR = 1
 WANTED = DeviceGrant("paired", frozenset({"observe"}))
@@ -104,7 +105,7 @@ async def test_a_decision_is_told_at_once(desk: Desk) -> None:
             assert (await desk.send(ticket=text))[0] == 200
 
         nursery.start_soon(ask)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while not ticket.came:
                 await trio.lowlevel.checkpoint()
         desk.confirm(ticket)

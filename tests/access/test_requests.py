@@ -33,9 +33,9 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import ClientPort, Outbox
 from mux.errors import AppmuxError
-from mux.outbox import ClientPort, Outbox
 from tests.shells import idle_shells
 
 NOW = 1_800_000_000.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core.broker import Broker
-from mux.core.commands import Command, Publish, ReadJournal, TellWhenDrained
+from mux.core.commands import Command, Publish, PublishRun, ReadJournal, TellWhenDrained
 from mux.core.events import ClientDrained, ClientLags, ClientLeft, Event, JournalExtent, JournalRead
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
@@ -63,6 +63,10 @@ class PacedStory(Story):
             case Publish(_, _, _, Entry() as entry):
                 assert not self.disk or entry.seq > self.disk[-1].seq
                 self.disk.append(entry)
+                super()._perform(command)
+            case PublishRun(entries=entries) if entries:
+                assert not self.disk or entries[0].seq > self.disk[-1].seq
+                self.disk += entries
                 super()._perform(command)
             case TellWhenDrained(client):
                 self.waiting[client] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.audit_events import REFUSALS_RECORDED
+from mux.core.audit.audit_events import REFUSALS_RECORDED
 from mux.core.features.approvals.server_requests import LATE
 from mux.core.policy.principal import Principal
 from tests.core.stories import Story

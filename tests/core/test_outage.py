@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mux.core.commands import KillUpstream
+from mux.core.events import TimePassed
 from mux.core.limits import Limits
 from mux.core.protocol.envelope.jsonrpc import APP_SERVER_GONE
 from tests.core.lives import answered_probe, die, next_life, ready_again, shared, starts
@@ -219,6 +220,25 @@ def test_a_silent_app_server_is_asked_for_a_sign_and_killed_if_it_gives_none() -
     answered_probe(story)
     story.waits(29.9)
     assert story.written() == []
+    story.waits(0.1)
+    assert len(story.written("thread/loaded/list")) == 1
+    story.waits(19.9)
+    assert story.lives == []
+    story.waits(0.1)
+    assert story.lives == [KillUpstream("no sign of life within 20 s")]
+
+
+def test_it_is_excused_for_the_time_that_the_broker_itself_did_not_run() -> None:
+    """Its answer may be there: whether the timer or the pipe is seen to first is chance."""
+    story = Story.begun(probe_interval=30.0, probe_deadline=20.0)
+    story.waits(30.0)
+    for _ in range(2):
+        story.now += 60.0  # and then the timer is the first to come
+        story.tell(TimePassed())
+        assert story.lives == []
+    answered_probe(story)
+    story.waits(29.9)
+    assert story.lives == []
     story.waits(0.1)
     assert len(story.written("thread/loaded/list")) == 1
     story.waits(19.9)

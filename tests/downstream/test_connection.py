@@ -22,12 +22,12 @@ from mux.core.events import ClientSent, Event
 from mux.core.limits import Limits
 from mux.core.policy.principal import Principal
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
+from mux.dispatch.outbox import ClientPort
 from mux.downstream import connection
 from mux.downstream.http.request import AcceptedUpgrade
 from mux.downstream.sockets.streams import Patient
 from mux.downstream.websocket.websocket import FrameReader
-from mux.outbox import ClientPort
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.shells import idle_shells
 

@@ -51,6 +51,7 @@ from mux.downstream.sockets.unauthenticated import (
     Unauthenticated,
 )
 from mux.downstream.sockets.unix_socket import ListenError
+from tests.end_to_end.peer import PATIENCE
 from tests.ports import kept_port
 
 HOME = Path("/the/codex/home")
@@ -575,7 +576,7 @@ async def ask_once(listener: Listener, piece: bytes) -> bytes:
 
 
 async def exchange(stream: trio.SocketStream, piece: bytes) -> bytes:
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         await stream.send_all(piece)
         return bytes(await stream.receive_some())
 
@@ -692,7 +693,7 @@ async def test_another_users_connection_is_closed(path: Path) -> None:
     )
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         await loops.start(serve, listener, echo, connections)
-        with structlog.testing.capture_logs() as logged, trio.fail_after(20):
+        with structlog.testing.capture_logs() as logged, trio.fail_after(PATIENCE):
             ended = await trio.run_process(
                 [sys.executable, "-c", program, str(path)], capture_stdout=True
             )
@@ -726,7 +727,7 @@ async def test_out_of_file_descriptors_the_listener_waits(path: Path) -> None:
         await loops.start(serve, listener, echo, connections, pending)
         with (
             ExitStack() as taken,
-            trio.fail_after(20),
+            trio.fail_after(PATIENCE),
             structlog.testing.capture_logs() as logged,
         ):
             take_all_descriptors(taken, client.fileno() + 8)

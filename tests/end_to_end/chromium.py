@@ -21,8 +21,8 @@ import trio
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-PATIENCE: Final = 20_000.0
-"""Milliseconds that a page is waited for."""
+PATIENCE: Final = 60_000.0
+"""Milliseconds that a page is waited for; where 18 programs want two cores one is up after 20 s."""
 
 T = TypeVar("T")
 

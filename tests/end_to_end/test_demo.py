@@ -31,8 +31,8 @@ from tests.end_to_end.peer import connect_ws, plainly
 LOOK_SECONDS = 0.02
 """How often to look what a demo is doing that hasn't printed anything yet."""
 
-PATIENCE = 60.0
-"""Seconds for one demo, on a machine that is busy with other tests."""
+PATIENCE = 120.0
+"""Seconds for one demo, which takes 6, on a machine that is busy with other tests."""
 
 
 @attrs.define(eq=False)

@@ -246,7 +246,10 @@ async def test_a_jwt_expires_while_it_is_attached(tmp_path: Path) -> None:
     secret.write_bytes(jwts.SECRET)
     flags = ("--ws-auth", "signed-bearer-token", "--ws-shared-secret-file", str(secret))
     async with brokered(*flags, "--ws-max-clock-skew-seconds", "2") as broker:
-        claims = {"exp": int(time.time()) + 2, "scope": "observe", "sub": "Ada"}
+        lasting = {"exp": int(time.time()) + 3600, "scope": "observe", "sub": "Eve"}
+        async with connect_ws(broker.url, jwts.signed(lasting)) as peer:
+            await peer.initialize("first")  # waits for the app-server, which takes its time
+        claims = {"exp": int(time.time()) + 6, "scope": "observe", "sub": "Ada"}
         async with connect_ws(broker.url, jwts.signed(claims)) as peer:
             await peer.initialize("app")
             await turned_away(peer, "thread/start", "drive")

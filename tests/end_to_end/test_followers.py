@@ -12,7 +12,7 @@ import trio
 from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import Peer, RpcError
+from tests.end_to_end.peer import PATIENCE, Peer, RpcError
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -182,7 +182,7 @@ async def test_a_sub_agent_is_its_parents_followers_business() -> None:
         client(broker, "two") as two,
         client(broker, "stranger") as stranger,
     ):
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             parent, child = await _spawn(broker, one, two)
         assert child != parent
         asked = await two.wait_method(APPROVAL, threadId=child)
@@ -210,7 +210,7 @@ async def test_who_joins_the_parent_late_is_offered_what_the_sub_agent_asks() ->
         client(broker, "late") as late,
         client(broker, "stranger") as stranger,
     ):
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             parent, child = await _spawn(broker, desk)
         await join(late, parent)
         asked = await late.wait_method(APPROVAL, threadId=child)

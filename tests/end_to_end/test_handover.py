@@ -18,7 +18,7 @@ from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import door
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import Json, Peer
+from tests.end_to_end.peer import PATIENCE, Json, Peer
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -207,7 +207,7 @@ async def test_what_is_sent_in_the_moment_of_the_end_runs_once() -> None:
 async def _over(peer: Peer, thread: str, turn: str) -> None:
     """Wait until the turn is over."""
     read = {"threadId": thread, "includeTurns": True}
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while True:
             turns = (await peer.request("thread/read", read))["thread"]["turns"]
             if any(each["id"] == turn and each["status"] == "completed" for each in turns):

@@ -20,7 +20,7 @@ from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import GoneError, Json, Peer, connect_unix
+from tests.end_to_end.peer import PATIENCE, GoneError, Json, Peer, connect_unix
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -58,7 +58,7 @@ def state_file(broker: Native) -> Path:
 async def audited(broker: Native, kind: str) -> list[Json]:
     """The audit log's records of a kind, once there is one."""
     found: list[Json] = []
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while not found:
             lines = (await appmux(broker, "audit", "--json")).stdout.splitlines()
             found = [each for each in map(json.loads, lines) if each["kind"] == kind]
@@ -106,6 +106,7 @@ async def test_the_app_server_dies_before_it_says_that_a_turn_began(both: bool) 
         await before.ask("turn/start", {"threadId": thread, "input": words("tell")})
         later = {"threadId": thread, "input": words("later"), "ifBusy": "queue"}
         await before.ask("turn/start", later)
+        await before.wait(lambda m: "queued" in m.get("result", {}).get("appmux", {}), since=since)
         answer = await before.wait(lambda m: "turn" in m.get("result", {}), since=since)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -310,7 +311,7 @@ async def test_a_broker_that_crashes_is_followed_like_one_that_is_killed(tmp_pat
 async def _joined(broker: Native, thread: str) -> AsyncIterator[Peer]:
     """A client of the broker that stays, over the unix socket, in the thread."""
     async with contextlib.AsyncExitStack() as stack:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while True:
                 with contextlib.suppress(GoneError, ConnectionClosed, HandshakeError, OSError):
                     peer = await stack.enter_async_context(connect_unix(broker.socket))
@@ -346,6 +347,10 @@ async def test_brokers_that_die_young_come_more_and_more_rarely() -> None:
             assert (await status(two))["broker"]["handovers"] == 4
 
 
+A_TEST = 4
+"""Points in one test: each takes three brokers after one another, and tests run side by side."""
+
+
 async def _comes_back(broker: Native, thread: str) -> Json:
     """Join the thread; once more if that broker was about to be killed. What is offered then."""
     while True:
@@ -356,7 +361,8 @@ async def _comes_back(broker: Native, thread: str) -> Json:
         await trio.sleep(0.02)
 
 
-async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", range(0, len(killed_at.POINTS), A_TEST))
+async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path, first: int) -> None:
     """The one after that goes on as if there had been none in between, or two."""
     model = Scripted()
     model.on("do it", (Run("echo done", escalated=True),), Say("I did."))
@@ -371,7 +377,7 @@ async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path) -> None:
         thread = await shared_thread(broker, before)
         await before.start_turn(thread, "do it")
         offered = await before.wait_method(APPROVAL, threadId=thread)
-        for point in killed_at.POINTS:
+        for point in killed_at.POINTS[first : first + A_TEST]:
             file.write_text(f"{point} {2 if point.endswith('Handover.begin') else 1}")
             await kill_broker(broker)
             await eventually(lambda: file.read_text().endswith(" 0"), "that they were killed")

@@ -153,6 +153,7 @@ async def test_kills_reexec_and_a_stop(monkeypatch: pytest.MonkeyPatch, tmp_path
             broker = (await _broker(there))["pid"]
             if step == "reexec":
                 await systemctl("daemon-reexec")
+                await _next_main(0)  # the manager answers again
                 await systemctl("restart", UNIT)
             if step == "both":
                 os.kill(broker, signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -221,13 +220,18 @@ def multiply(home: Home, times: int) -> None:
         path.write_text(text.replace(found[0], id))
 
 
-async def seconds(peer: Peer, method: str, params: Json) -> float:
-    taken = []
+async def quickest(peer: Peer, *asked: tuple[str, Json]) -> list[float]:
+    """The seconds that each request takes at best.
+
+    They are asked in turn: what else the machine does hits all of them, and no best one for long.
+    """
+    taken: list[list[float]] = [[] for _ in asked]
     for _ in range(TIMES):
-        begun = time.perf_counter()
-        await peer.request(method, params, timeout=3 * PATIENCE)
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
+        for seconds, (method, params) in zip(taken, asked, strict=True):
+            begun = time.perf_counter()
+            await peer.request(method, params, timeout=3 * PATIENCE)
+            seconds.append(time.perf_counter() - begun)
+    return [min(seconds) for seconds in taken]
 
 
 async def test_the_first_page_of_five_thousand_threads() -> None:
@@ -243,9 +247,10 @@ async def test_the_first_page_of_five_thousand_threads() -> None:
             path.unlink()  # it is filled anew from the rollouts
         async with brokered(model=model, home=home) as broker, client(broker, "desk") as desk:
             await known(desk, STORED)
-            quickest = {"limit": 20, "sortKey": "recency_at", "useStateDbOnly": True}
-            listed = await seconds(desk, "thread/list", quickest)
-            paged = await seconds(desk, "mux/inbox", {"limit": 20})
+            cheapest = {"limit": 20, "sortKey": "recency_at", "useStateDbOnly": True}
+            listed, paged = await quickest(
+                desk, ("thread/list", cheapest), ("mux/inbox", {"limit": 20})
+            )
             assert paged < 2 * listed + SLACK, f"{paged} s, thread/list {listed} s"
         nursery.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ from tests.end_to_end.peer import Json, Peer, RpcError
 from tests.end_to_end.scenes import LIST, eventually, status_shows, tapped
 
 # It is that of all requests, of the broker's `initialize` too: a busy machine takes a second.
-DEADLINE: Final = 2.5
+DEADLINE: Final = 6.0
 
 LIMITS: Final = {
     "APPMUX_LIMITS_LOADING_SLOT": "0.5",

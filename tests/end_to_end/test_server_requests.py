@@ -10,7 +10,7 @@ import trio
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import Json, Peer, is_method
+from tests.end_to_end.peer import PATIENCE, Json, Peer, is_method
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -109,7 +109,7 @@ async def test_an_approval_that_nobody_saw_is_a_newcomers_to_answer() -> None:
         async with client(broker, "asker") as asker:
             thread = await shared_thread(broker, asker)
             await asker.start_turn(thread, "run it")
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 await model.reached("gate")
         await status_shows(outside, lambda report: len(report["clients"]) == 1)
         model.release("gate")

@@ -88,6 +88,32 @@ async def test_who_does_not_prove_who_it_is_is_nobody() -> None:
         assert len((await operator.request("mux/status"))["clients"]) == 1
 
 
+async def test_what_is_sent_right_behind_the_proof_is_answered_after_it() -> None:
+    async with brokered() as broker, operator_of(broker) as operator:
+        browser = Browser(origin_of(broker))
+        await browser.pair(operator, "observe")
+        async with browser.knock() as peer:
+            challenge = (await peer.wait_method("mux/session/challenge"))["params"]
+            proved = await peer.ask(PROVE, browser.proof(challenge))
+            client = {"name": "page", "title": None, "version": "0.1"}
+            extension = {"extensions": {"appmux": {"version": 1}}}
+            said = {"clientInfo": client, "capabilities": extension}
+            greeted = await peer.ask("initialize", said)
+            await peer.notify("initialized")
+            listed = await peer.ask("mux/inbox", {"follow": True})
+            assert (await peer.result(listed))["threads"] == []
+            answers = [each["id"] for each in peer.inbox if "result" in each]
+            assert answers == [proved, greeted, listed]
+        stranger = Browser(origin_of(broker), device="device:ffffffffffffffff")
+        async with stranger.knock() as peer:
+            challenge = (await peer.wait_method("mux/session/challenge"))["params"]
+            await peer.ask(PROVE, stranger.proof(challenge))
+            await peer.ask("mux/inbox")
+            await peer.wait_gone()
+            answered = [each for each in peer.inbox if "id" in each]
+            assert [each["error"]["code"] for each in answered] == [-32020]
+
+
 async def test_one_that_says_nothing_is_given_up() -> None:
     async with brokered() as broker, Browser(origin_of(broker)).knock() as peer:
         await peer.wait_gone(timeout=30)

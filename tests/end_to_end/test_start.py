@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from mux.server.nursery import RARE
 from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, client
 from tests.end_to_end.native import codex_bin, launched
 from tests.end_to_end.peer import PATIENCE
@@ -27,17 +28,16 @@ NOT_TO_LISTEN = {
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
     "prometheus_client", "mux.server.observability.metrics",  # for a scraper
+    "wsproto", "h11", "email",   # for frames and heads that aren't the usual ones
     "segno", "zoneinfo", "mux.cli.devices.pair", "mux.demo.scripted_model",
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
-A_SECOND_LATER = {"mux.server.observability.metrics", "mux.core.figures"}
+A_SECOND_LATER = {"mux.core.reports.figures", *RARE}
 """What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
 still be at it."""
 
 FOR_A_CLIENT = {
-    "h11",
-    "wsproto",
     "msgspec",
     "mux.downstream.http.routes",
     "mux.downstream.connection",

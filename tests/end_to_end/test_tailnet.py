@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.end_to_end.devices import pair
-from tests.end_to_end.peer import RpcError, connect
+from tests.end_to_end.peer import PATIENCE, RpcError, connect
 from tests.end_to_end.scenes import ended, eventually
 from tests.tailnet.serving import ADDRESS, choice, served
 from tests.tailnet.stand_in import DENIED, NAME
@@ -79,7 +79,7 @@ async def test_plain_http_is_shown_the_way(tmp_path: Path) -> None:
             async with await trio.open_tcp_stream(ADDRESS, here.port) as stream:
                 await stream.send_all(sent.encode())
                 said = b""
-                with trio.fail_after(20):
+                with trio.fail_after(PATIENCE):
                     while piece := await stream.receive_some():
                         said += piece
             head, _, body = said.partition(b"\r\n\r\n")

@@ -29,8 +29,8 @@ COLUMNS: Final = 120
 ROWS: Final = 40
 # A terminal doesn't say when it was drawn on: how often to look. A look takes tmux some 3 ms.
 LOOK_SECONDS: Final = 0.05
-# The TUI is up within a second; on two busy cores it takes longer.
-PATIENCE: Final = 30.0
+# The TUI is up within a second; where 18 programs want two cores it takes 20.
+PATIENCE: Final = 60.0
 # The TUI itself loses a key now and then that it is given while it draws something new (4 `y` of 50
 # at a question just shown; by the app-server's own listener as often as by the broker). So a key
 # that has shown no effect after this time is pressed again, as a person would.
@@ -102,7 +102,7 @@ class Tui:
                 await self._look(wanted, wrong, KEY_PATIENCE)
                 return
         await _run(*self.tmux, *command)
-        await self._look(wanted, wrong, KEY_PATIENCE)
+        await self._look(wanted, wrong, PATIENCE)  # none was lost: the machine is busy
 
     async def _look(self, wanted: Callable[[str], bool], wrong: str, timeout: float) -> str:
         screen = await self.screen()

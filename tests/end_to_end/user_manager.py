@@ -159,7 +159,8 @@ async def journal() -> str:
 
 
 async def main_pid(unit: str = "appmux.service") -> int:
-    return int(await systemctl("show", "--property=MainPID", "--value", unit))
+    """The service's first process; 0 if it has none, or the manager says nothing for a moment."""
+    return int(await systemctl("show", "--property=MainPID", "--value", unit) or 0)
 
 
 async def healthy(port: int) -> bytes:

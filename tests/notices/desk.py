@@ -22,7 +22,7 @@ from mux.core.policy.approval_policy import Policies
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
 from mux.push.message import Push

@@ -14,9 +14,9 @@ from mux.core.commands import AnswerOutside
 from mux.core.extension.notices import Notices, Received
 from mux.core.policy.notice import WAITING
 from mux.core.policy.principal import Principal, device_key
+from mux.dispatch.outbox import ClientPort, Outbox
 from mux.errors import AppmuxError
 from mux.notices import delivery
-from mux.outbox import ClientPort, Outbox
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered
 from mux.push.services.webpush import document

@@ -11,8 +11,8 @@ import pytest
 from mux.core.commands import AnswerOutside
 from mux.core.policy.principal import Principal, device_key
 from mux.core.protocol.scope import Scope
+from mux.dispatch.outbox import ClientPort, Outbox
 from mux.errors import AppmuxError
-from mux.outbox import ClientPort, Outbox
 from tests.notices.desk import Desk
 
 OFF = [{"mode": "off"}]

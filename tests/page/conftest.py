@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.end_to_end.chromium import PATIENCE, chromium
 from tests.page.node import WEB
@@ -21,6 +21,9 @@ PHONE: Final[dict[str, Any]] = {
 DESK: Final[dict[str, Any]] = {"viewport": {"width": 1280, "height": 800}}
 
 Opener = Callable[..., Page]
+
+# Its own is 5 s, whatever a context's default is.
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,8 @@ ALL: Final = ("observe", "approve", "drive", "admin")
 TICKET_SECONDS: Final = 120.0
 """For a browser to come with its ticket, on a machine that is busy with other tests."""
 
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 180.0
+"""For the start of a broker and its app-server, beside as many other tests."""
 
 
 @attrs.define(eq=False)

@@ -40,14 +40,14 @@ class Away:
         """Nothing comes any more; minutes later the page has noticed by itself."""
         self.host.now(self.link.lose)
         self.page.clock.run_for(40_000)
-        expect(self.page.locator(".thread .state-offline")).to_be_visible(timeout=PATIENCE)
+        expect(self.page.locator(".thread .state-offline")).to_be_visible()
         self.page.clock.fast_forward(AWAY)
 
     def comes_back(self) -> None:
         """The network is there again, and the screen comes on."""
         self.host.now(self.link.find)
         self.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        expect(self.page.locator(".thread .state-live")).to_be_visible(timeout=PATIENCE)
+        expect(self.page.locator(".thread .state-live")).to_be_visible()
 
 
 @contextmanager
@@ -71,8 +71,8 @@ def _away(browser: Browser, title: str) -> Iterator[tuple[Away, str]]:
             page.goto(f"{links[0].origin}/#pair={host.ticket()}")
             page.get_by_role("button", name="Pair", exact=True).click()
             page.locator(".row", has_text=title).first.click()
-            expect(page.locator(".thread .state-live")).to_be_visible(timeout=PATIENCE)
-            expect(page.locator(".agent")).to_be_visible(timeout=PATIENCE)
+            expect(page.locator(".thread .state-live")).to_be_visible()
+            expect(page.locator(".agent")).to_be_visible()
             yield Away(host, links[0], page), thread
 
 
@@ -91,7 +91,7 @@ def test_minutes_without_a_network_in_the_middle_of_a_text(browser: Browser) -> 
         host.run(host.desk.run_turn, thread, "and later")
         expect(page.get_by_text("The end.")).to_have_count(0)
         away.comes_back()
-        expect(page.locator(".agent", has_text="The end.")).to_have_count(1, timeout=PATIENCE)
+        expect(page.locator(".agent", has_text="The end.")).to_have_count(1)
         expect(page.locator(".agent", has_text="You said: and later")).to_have_count(1)
         expect(page.locator(".user")).to_have_count(3)
         expect(page.locator(".working")).to_have_count(0)
@@ -105,12 +105,12 @@ def test_minutes_without_a_network_in_the_middle_of_a_command(browser: Browser) 
         command = f"sleep 1; echo before; while ! test -e {gate}; do sleep 0.1; done; echo after"
         host.now(host.model.on, "wait for the gate", Run(command), Say("It opened."))
         _say(away, thread, "wait for the gate")
-        expect(page.locator(".output")).to_contain_text("before", timeout=PATIENCE)
+        expect(page.locator(".output")).to_contain_text("before")
         away.loses_its_network()
         gate.touch()
         host.run(lambda: host.desk.wait_method("turn/completed", threadId=thread))
         away.comes_back()
-        expect(page.locator(".command")).to_contain_text("exit 0", timeout=PATIENCE)
+        expect(page.locator(".command")).to_contain_text("exit 0")
         expect(page.locator(".command")).to_have_count(1)
         assert page.locator(".output pre").inner_text().split() == ["before", "after"]
         expect(page.get_by_text("It opened.").last).to_be_visible()
@@ -125,13 +125,11 @@ def test_the_app_server_is_killed_while_the_page_hears_nothing(browser: Browser)
         host.run(kill_app_server, host.desk)
         host.run(life, host.desk, 2)
         away.comes_back()
-        expect(page.get_by_text(re.compile("^Interrupted"))).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text(re.compile("^Interrupted"))).to_be_visible()
         expect(page.locator(".working")).to_have_count(0)
         page.get_by_label("Message", exact=True).fill("hello again")
         page.get_by_role("button", name="Send").click()
-        expect(page.locator(".agent", has_text="Hello! What shall")).to_have_count(
-            2, timeout=PATIENCE
-        )
+        expect(page.locator(".agent", has_text="Hello! What shall")).to_have_count(2)
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -151,6 +149,6 @@ def test_the_broker_is_killed_in_the_middle_of_a_text(browser: Browser, heard: b
         host.run(again)
         host.now(host.model.release, "story")
         away.comes_back()
-        expect(page.locator(".agent", has_text="Sentence 0 of")).to_have_count(1, timeout=PATIENCE)
-        expect(page.locator(".agent").last).to_contain_text("The end.", timeout=PATIENCE)
-        expect(page.locator(".working")).to_have_count(0, timeout=PATIENCE)
+        expect(page.locator(".agent", has_text="Sentence 0 of")).to_have_count(1)
+        expect(page.locator(".agent").last).to_contain_text("The end.")
+        expect(page.locator(".working")).to_have_count(0)

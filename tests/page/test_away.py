@@ -11,7 +11,6 @@ from typing import Any
 from playwright.sync_api import Page, Worker, expect
 
 from mux.web.files import BUILT
-from tests.end_to_end.chromium import PATIENCE
 from tests.page.conftest import Opener, go
 from tests.page.runtime import Runtime, runtime
 
@@ -227,7 +226,7 @@ def test_a_page_that_was_open_during_an_upgrade_says_so_and_keeps_its_draft(
         page.evaluate("dispatchEvent(new Event('offline'))")
         page.evaluate("dispatchEvent(new Event('online'))")
         banner = page.locator(".banner:visible", has_text="A newer version of this page is ready.")
-        expect(banner).to_be_visible(timeout=PATIENCE)
+        expect(banner).to_be_visible()
         expect(page.get_by_label("Message", exact=True)).to_have_value("half a thought")
         assert page.locator("meta[name=build]").count() == 0
         banner.get_by_role("button", name="Reload").click()

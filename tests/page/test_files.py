@@ -11,7 +11,6 @@ from typing import Final
 from playwright.sync_api import FilePayload, Page, expect
 
 from mux.demo.scripted_model import Patch, Say
-from tests.end_to_end.chromium import PATIENCE
 from tests.page.axe import violations
 from tests.page.conftest import Opener, press
 from tests.page.runtime import Runtime
@@ -70,7 +69,7 @@ def _made(host: Runtime, opened: Opener, title: str) -> Page:
     thread = host.begin(title, "three files")
     page = opened(path=f"/t/{thread}")
     press(page, "Approve")
-    expect(page.locator(".agent").last).to_contain_text("The report is in", timeout=PATIENCE)
+    expect(page.locator(".agent").last).to_contain_text("The report is in")
     return page
 
 
@@ -128,7 +127,7 @@ def test_a_large_photograph_is_scaled_down_unless_one_says_otherwise(
     assert len(photograph) > 5_000_000
     _attach(page, {"name": "a.png", "mimeType": "image/png", "buffer": photograph})
     picture = page.get_by_alt_text("Picture 1")
-    expect(page.get_by_text("The photograph is scaled down.")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("The photograph is scaled down.")).to_be_visible()
     width = "image => image.decode().then(() => image.naturalWidth)"
     assert picture.evaluate(width) == 2048
     page.get_by_role("button", name="Full size").click()
@@ -144,10 +143,10 @@ def test_a_picture_too_large_for_a_message_is_uploaded_and_seen_by_the_model(
     huge = PNG + b"\0" * (8 << 20)
     _attach(page, {"name": "huge.gif", "mimeType": "image/gif", "buffer": huge})
     sent = page.get_by_role("list", name="Files to send").get_by_role("listitem")
-    expect(sent).to_contain_text("on the host", timeout=PATIENCE)
+    expect(sent).to_contain_text("on the host")
     page.get_by_label("Message", exact=True).fill("what is this large one")
     page.get_by_role("button", name="Send").click()
-    expect(page.locator(".agent").last).to_contain_text("You said: what is this", timeout=PATIENCE)
+    expect(page.locator(".agent").last).to_contain_text("You said: what is this")
     expect(page.locator(".user").last.get_by_role("button")).to_contain_text("huge.gif")
     assert "input_image" in str(host.model.requests[-1]["input"][-1])
 
@@ -172,7 +171,7 @@ def test_an_upload_goes_on_when_the_page_is_opened_again(host: Runtime, opened: 
     page.unroute(words)
     page.reload()
     expect(sent).to_contain_text("kept.txt")
-    expect(sent).to_contain_text("on the host", timeout=PATIENCE)
+    expect(sent).to_contain_text("on the host")
     page.reload()
     expect(sent).to_contain_text("on the host")
     page.get_by_role("button", name="Send").click()
@@ -193,5 +192,5 @@ def test_files_are_dropped_and_pasted(host: Runtime, opened: Opener) -> None:
     expect(sent).to_have_count(1)
     page.evaluate(DROP, ["paste", "pasted.txt", "text/plain"])
     expect(sent).to_have_count(2)
-    expect(sent.filter(has_text="pasted.txt")).to_contain_text("on the host", timeout=PATIENCE)
+    expect(sent.filter(has_text="pasted.txt")).to_contain_text("on the host")
     expect(page.get_by_role("button", name="Take a photograph")).to_be_visible()

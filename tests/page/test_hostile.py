@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from playwright.sync_api import Page, expect
 
 from mux.demo.scripted_model import Run, Say
@@ -85,8 +87,25 @@ def test_a_line_of_a_megabyte_leaves_the_page_quick(host: Runtime, opened: Opene
     )
     page, _ = _open(host, opened, "Megabyte", "megabyte")
     expect(page.locator(".output").last).to_contain_text("more characters")
+    busy = _work_of(page)
     page.get_by_role("button", name="Menu of this thread").click()
-    expect(page.get_by_role("dialog")).to_be_visible(timeout=2000)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert 0 < busy() < 0.5
+
+
+def _work_of(page: Page) -> Callable[[], float]:
+    """Count the seconds of CPU that the page's own thread works from now on.
+
+    A busy machine makes everything later, and this no more.
+    """
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+    return busy
 
 
 def test_a_diff_of_ten_thousand_lines_is_shown_in_parts(host: Runtime, opened: Opener) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from mux.demo.scripted_model import Hold, Say
-from tests.end_to_end.chromium import PATIENCE
 from tests.page.conftest import Opener
 from tests.page.runtime import Runtime
 
@@ -88,12 +87,10 @@ def test_what_streams_at_the_end_is_followed_and_old_items_go(
     long: tuple[str | Hold, ...] = (*more[:200], Hold("long"), *more[200:])
     host.now(host.model.on, "long answer", Say(chunks=long))
     host.run(host.desk.start_turn, thread, "long answer")
-    expect(page.locator(".agent").last).to_contain_text("Paragraph 199 of", timeout=PATIENCE)
+    expect(page.locator(".agent").last).to_contain_text("Paragraph 199 of")
     expect(page.locator(".agent").get_by_text("Paragraph 199 of")).to_be_in_viewport()
     host.now(host.model.release, "long")
-    expect(page.locator(".agent").get_by_text("Paragraph 299 of")).to_be_in_viewport(
-        timeout=PATIENCE
-    )
+    expect(page.locator(".agent").get_by_text("Paragraph 299 of")).to_be_in_viewport()
     # Those before it are let go of, and had again by scrolling up.
     expect(page.locator(".agent").get_by_text("Message number 100.")).to_have_count(0)
     up = page.evaluate(READ, [-1, "0"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.end_to_end.chromium import PATIENCE
 from tests.page.axe import violations
 from tests.page.conftest import DESK, PHONE, Opener, go
 from tests.page.runtime import Runtime, runtime
@@ -101,6 +102,7 @@ def test_at_twice_the_texts_size_nothing_sticks_out(
 
 def test_the_page_before_it_is_paired(host: Runtime, browser: Browser) -> None:
     with browser.new_context(**PHONE) as context:
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(host.origin)
         expect(page.get_by_role("heading", name="This browser isn’t paired")).to_be_visible()

@@ -8,6 +8,7 @@ from typing import Final
 
 from playwright.sync_api import FilePayload, expect
 
+from tests.end_to_end.chromium import PATIENCE
 from tests.page.conftest import DESK, Opener, go, press
 from tests.page.runtime import Runtime
 from tests.page.scenes import PARSER
@@ -139,6 +140,7 @@ def test_a_device_is_invited_from_the_page_and_revoked(host: Runtime, opened: Op
     browser = page.context.browser
     assert browser is not None
     with browser.new_context() as context:
+        context.set_default_timeout(PATIENCE)
         guest = context.new_page()
         guest.goto(host.origin)
         guest.get_by_label("The eight letters").fill(letters.lower())

@@ -19,7 +19,7 @@ from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
 from mux.core.protocol.envelope.long_line import LONG_BYTES, LongLine
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher
+from mux.dispatch.dispatcher import Dispatcher
 from mux.upstream import lines as module
 from mux.upstream import process
 from mux.upstream.lines import Lines, MessageLines

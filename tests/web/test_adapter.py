@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from mux.access.authentication import open_auth
 from mux.config.model import Auth
-from mux.downstream.http import http
+from mux.downstream.http import odd_heads
 from mux.downstream.http.request import Request, Services
 from mux.downstream.http.routes import admit
 from mux.web import adapter, limits
@@ -201,7 +201,7 @@ async def test_an_idle_connection_is_closed(autojump_clock: trio.testing.MockClo
     async with served(echo) as client:
         await answers(client, get("/"))
         assert await client.receive_some() == b""
-    assert trio.current_time() == http.KEEP_ALIVE_SECONDS
+    assert trio.current_time() == odd_heads.KEEP_ALIVE_SECONDS
 
 
 Crash = Callable[[Any, Any, Any], Awaitable[None]]

@@ -4,7 +4,8 @@ import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
-import { thisDevice } from "./connection/device.ts";
+import { reachEarly, reachNobody } from "./connection/connect.ts";
+import { forgetNoted, notedDevice, thisDevice } from "./connection/device.ts";
 import { type Invitation, readInvitation } from "./connection/invitation.ts";
 import { rpc, showKept, start } from "./connection/runtime.ts";
 import { startWorker } from "./push/worker-registration.ts";
@@ -148,16 +149,49 @@ async function begin(): Promise<void> {
   applySettings();
   const ticket = takeTicket();
   startRouting();
-  // Both from the device: the first thing that is drawn has the rows in it.
-  const [known] = await Promise.all([thisDevice(), showKept()]);
+  const noted = notedDevice();
+  const reading = thisDevice();
+  if (noted) {
+    reachEarly();
+    device.value = noted;
+    // The first thing that is drawn has the rows in it.
+    showKept();
+    draw(ticket);
+  }
+  const known = await reading;
   device.value = known ?? null;
+  if (!noted) draw(ticket);
+  if (known) void start(known).then(goOnWithUploads);
+  else {
+    // What was noted was of a key that has gone.
+    reachNobody();
+    forgetNoted();
+  }
+  startWorkerLater();
+}
+
+function draw(ticket: Invitation | null): void {
   const root = document.getElementById("app")!;
   root.replaceChildren();
   render(<App ticket={ticket} />, root);
   effect(showCount);
   effect(followNotice);
-  if (known) void start(known).then(goOnWithUploads);
-  void startWorker();
+}
+
+/** Without a connection the worker begins after so long. */
+const WORKER_MS = 3_000;
+
+/** The worker fetches all files of the page: not before the inbox, which a slow link would notice. */
+function startWorkerLater(): void {
+  let begun = false;
+  const begin = (): void => {
+    if (!begun) void startWorker();
+    begun = true;
+  };
+  setTimeout(begin, WORKER_MS);
+  effect(() => {
+    if (phase.value === "live") setTimeout(begin);
+  });
 }
 
 void begin();

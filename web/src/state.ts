@@ -5,7 +5,7 @@ import type { Request } from "./approvals/requests.ts";
 import type { Outgoing } from "./composer/outbox.ts";
 import type { Phase } from "./connection/connection.ts";
 import type { Identity } from "./connection/connect.ts";
-import type { Device } from "./connection/device.ts";
+import type { Known } from "./connection/device.ts";
 import { emptyInbox } from "./threads/inbox.ts";
 
 export const phase = signal<Phase>("connecting");
@@ -16,7 +16,7 @@ export const phaseSince = signal(Date.now());
 export const endedWhy = signal("");
 
 /** This browser as a device; undefined while it isn't known, null if it isn't one. */
-export const device = signal<Device | null | undefined>(undefined);
+export const device = signal<Known | null | undefined>(undefined);
 export const identity = signal<Identity | null>(null);
 
 /** The broker speaks another protocol than this page: nothing can be done until a reload. */

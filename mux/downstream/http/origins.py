@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from mux.downstream.http.http import RequestHead
+from mux.downstream.http.head import RequestHead
 from mux.errors import AppmuxError
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})

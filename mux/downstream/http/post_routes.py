@@ -15,7 +15,8 @@ import trio
 from mux.access.pairing import Pairing
 from mux.access.replies import Reply, malformed, too_many
 from mux.access.throttle import LoginThrottle
-from mux.downstream.http.http import HttpResponse, RequestHead, answer, hold_back, read_body
+from mux.downstream.http.head import HttpResponse, RequestHead
+from mux.downstream.http.http import answer, hold_back, read_body
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
 """Judges a lock screen's answer by push id, ``Authorization`` header, body and peer's address."""

@@ -18,7 +18,7 @@ import msgspec
 
 from mux.config.addresses import host_of
 from mux.config.proxies import Ip, Network, network, plain
-from mux.downstream.http.http import RequestHead
+from mux.downstream.http.head import RequestHead
 
 FORWARDED_FOR: Final = b"x-forwarded-for"
 FORWARDED_PROTO: Final = b"x-forwarded-proto"

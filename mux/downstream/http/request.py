@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import h11
 import msgspec
 import trio
 from msgspec.structs import replace
@@ -22,12 +21,15 @@ from mux.config.model import Compression
 from mux.core.policy.principal import Principal
 from mux.core.protocol.threads.overrides import Overrides
 from mux.downstream.http import post_routes
-from mux.downstream.http.http import HttpResponse, RequestHead
+from mux.downstream.http.head import HttpResponse, RequestHead
 from mux.downstream.http.origins import Reach
 from mux.downstream.http.proxies import Forwarding, TrustedProxies
 from mux.downstream.sockets.streams import Encrypted, Patient
 from mux.downstream.sockets.unauthenticated import Slot
 from mux.downstream.websocket.offers import Offer
+
+if TYPE_CHECKING:
+    import h11
 
 NOWHERE = "0.0.0.0"
 """Our end's address where it isn't known: no page is reached under it."""

@@ -27,14 +27,8 @@ import trio
 from mux import documents
 from mux.access.authentication import AuthError
 from mux.downstream.http import origins, post_routes
-from mux.downstream.http.http import (
-    HttpResponse,
-    RequestHead,
-    answer,
-    hold_back,
-    read_head,
-    read_next_head,
-)
+from mux.downstream.http.head import HttpResponse, RequestHead
+from mux.downstream.http.http import answer, hold_back, read_head
 from mux.downstream.http.proxies import passed_on
 from mux.downstream.http.request import (
     AcceptedUpgrade,
@@ -96,6 +90,8 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
             await answer(stream, outcome, head.method, address, loud=loud)
         if not isinstance(outcome, Answered) or outcome.parser is None:
             break
+        from mux.downstream.http.odd_heads import read_next_head  # noqa: PLC0415 (it has read the first)
+
         peer.note_request(False)
         head = await read_next_head(stream, outcome.parser)
     if isinstance(head, HttpResponse):

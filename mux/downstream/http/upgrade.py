@@ -16,7 +16,7 @@ from mux.config.proxies import plain
 from mux.core.policy.principal import Principal
 from mux.core.protocol.threads import overrides
 from mux.core.protocol.threads.overrides import Overrides
-from mux.downstream.http.http import HttpResponse, RequestHead
+from mux.downstream.http.head import HttpResponse, RequestHead
 from mux.downstream.http.proxies import passed_on
 from mux.downstream.http.request import AcceptedUpgrade, Peer, Request, Services
 from mux.downstream.websocket.offers import Offer, offered

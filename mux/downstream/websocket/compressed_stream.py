@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from mux.core.part import Part
+from mux.dispatch.outbox import BATCH_BYTES, frame_header
 from mux.downstream.websocket.compression import (
     UNPACKED_BYTES,
     DamagedError,
@@ -41,7 +42,6 @@ from mux.downstream.websocket.websocket import (
     TEXT,
     FrameReader,
 )
-from mux.outbox import BATCH_BYTES, frame_header
 
 STEP_BYTES: Final = 64 * 1024
 """Bytes compressed at once: 2 ms. Then other clients have their turn."""

@@ -30,8 +30,8 @@ from mux.access.devices import DeviceRegistry
 from mux.access.throttle import LoginThrottle
 from mux.core.features.approvals.server_requests import LATE
 from mux.core.features.notices.notice_escalation import REASONS
-from mux.core.figures import Figures, figures
-from mux.dispatcher import Dispatcher
+from mux.core.reports.figures import Figures, figures
+from mux.dispatch.dispatcher import Dispatcher
 from mux.downstream.http.request import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.downstream.http import origins
-from mux.downstream.http.http import RequestHead
+from mux.downstream.http.head import RequestHead
 from mux.downstream.http.origins import Reach, is_origin, origin_of, refused
 
 NAMED = "https://broker.example"

@@ -22,6 +22,7 @@ from mux.access.tickets import DeviceGrant
 from mux.config.model import Auth
 from mux.downstream.http.routes import admit
 from tests import knocks
+from tests.end_to_end.peer import PATIENCE
 from tests.knocks import UPGRADE, Reply, peer, request
 
 DEVICES = Auth(mode="device-token")
@@ -49,7 +50,7 @@ class Porch:
         self.news = trio.Event()
 
     async def wait_told(self, method: str) -> dict[str, Any]:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while not self.told or self.told[-1][0] != method:
                 await self.news.wait()
         return self.told[-1][1]

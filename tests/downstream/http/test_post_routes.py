@@ -21,8 +21,10 @@ from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
 from mux.access.tickets import DeviceGrant
 from mux.core.extension.devices import Outcome
 from mux.downstream.http import post_routes
-from mux.downstream.http.http import RequestHead, read_head
+from mux.downstream.http.head import RequestHead
+from mux.downstream.http.http import read_head
 from tests import knocks
+from tests.end_to_end.peer import PATIENCE
 from tests.knocks import Reply as Answered
 from tests.knocks import request
 
@@ -105,7 +107,7 @@ async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None
     await client.send_eof()
     head = await read_head(server)
     assert isinstance(head, RequestHead)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await post_routes.decide(
             server, head, "p", judge=judge, failures=LoginThrottle(), address=PEER
         )
@@ -175,7 +177,7 @@ async def test_who_leaves_while_the_operator_thinks_is_answered_nothing(tmp_path
     await client.send_all(post("/v1/pair", json.dumps({"ticket": text})))
     head = await read_head(server)
     assert isinstance(head, RequestHead)
-    with trio.fail_after(5), capture_logs() as logs:
+    with trio.fail_after(PATIENCE), capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(post_routes.pair, server, head, pairing, LoginThrottle(), PEER)
             await trio.testing.wait_all_tasks_blocked()
@@ -218,7 +220,7 @@ async def test_who_pairs_without_a_body_is_told_so_or_nothing_if_it_left(tmp_pat
     await client.send_eof()
     head = await read_head(server)
     assert isinstance(head, RequestHead)
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await serve(server, head)
     await server.aclose()
     assert await client.receive_some() == b""

@@ -16,7 +16,7 @@ from mux.access.throttle import LoginThrottle, network
 from mux.config.model import Auth
 from mux.config.proxies import Ip, plain
 from mux.downstream.http import http, proxies
-from mux.downstream.http.http import RequestHead
+from mux.downstream.http.head import RequestHead
 from mux.downstream.http.proxies import (
     MOST_HOPS,
     SAID_BY_PROXIES,

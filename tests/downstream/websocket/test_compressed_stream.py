@@ -18,10 +18,10 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
+from mux.dispatch.outbox import Outbox, WriteScheduler, text_frame
 from mux.downstream.websocket import deflate, offers
 from mux.downstream.websocket.compressed_stream import CompressedStream, FrameUnpacker
 from mux.downstream.websocket.websocket import FrameReader
-from mux.outbox import Outbox, WriteScheduler, text_frame
 
 ZSTD = {b"zstd-stream-v1"}
 LIMIT = 64 * 1024

@@ -191,7 +191,7 @@ def test_libraries_speak_through_the_same_form_and_never_at_debug() -> None:
 def test_structlog_goes_without_rich_and_everybody_else_has_it() -> None:
     """In a process of its own: here pytest has loaded either."""
     program = """if True:
-        from mux.config import model as config; from mux.server import logs
+        from mux.config import model as config; from mux.server.observability import logs
         import sys, structlog
         assert "rich" not in sys.modules
         logs.configure(config.Log(format="console"), sys.stdout)

@@ -1,12 +1,9 @@
-// Opens a socket to the broker and proves who we are. What follows is JSON-RPC.
-
-import type { Message } from "../wire.ts";
-import { type Device, proof } from "./device.ts";
+// Opens a socket to the broker, and has its challenge. What proves who we are follows, then JSON-RPC.
 
 export const SUBPROTOCOL = "appmux.v1";
 
-/** Seconds for the socket and the proof: a phone on a bad link needs some. */
-const PATIENCE_MS = 12_000;
+/** Milliseconds for the socket and its challenge: a phone on a bad link needs some. */
+export const PATIENCE_MS = 12_000;
 
 /** The broker's answer to the proof. */
 export interface Identity {
@@ -19,9 +16,15 @@ export interface Identity {
   token?: { token: string; expiresInSeconds: number };
 }
 
-export interface Open {
+export interface Challenge {
+  nonce: string;
+  time: number;
+}
+
+/** A socket whose broker waits for the proof. */
+export interface Reached {
   socket: WebSocket;
-  identity: Identity;
+  challenge: Challenge;
 }
 
 /** We aren't let in any more: what is kept here must go. */
@@ -32,37 +35,57 @@ export class Unreachable extends Error {}
 
 export const NOT_LET_IN = 4401;
 
-export function connect(device: Device): Promise<Open> {
+/** Close codes of a challenge that wasn't answered in time, or not as one. */
+export function whyClosed(event: CloseEvent): Error {
+  if (event.code === NOT_LET_IN) return new NotLetIn(event.reason || "this device isn't let in");
+  return new Unreachable(event.reason || "the broker can't be reached");
+}
+
+/** The one that was begun before it was known who we are. */
+let early: Promise<Reached> | null = null;
+
+/** Begin to reach the broker: its two round trips pass while the key is read and the page is drawn. */
+export function reachEarly(): void {
+  early = reach();
+  early.catch(() => undefined);
+}
+
+/** Let go of what was begun early: nobody will prove anything over it. */
+export function reachNobody(): void {
+  void early?.then(({ socket }) => socket.close(), () => undefined);
+  early = null;
+}
+
+/** The socket that was begun early if it is still open, else a new one. */
+export async function reached(): Promise<Reached> {
+  const begun = early;
+  early = null;
+  const found = await begun;
+  return found?.socket.readyState === WebSocket.OPEN ? found : reach();
+}
+
+function reach(): Promise<Reached> {
   return new Promise((resolve, reject) => {
     const url = `${location.origin.replace(/^http/, "ws")}/`;
     const socket = new WebSocket(url, [SUBPROTOCOL]);
-    const fail = (why: Error): void => {
+    const settle = (): void => {
       clearTimeout(timer);
-      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
+      socket.onmessage = socket.onclose = null;
+    };
+    const timer = setTimeout(() => {
+      settle();
       socket.close();
-      reject(why);
-    };
-    const timer = setTimeout(() => fail(new Unreachable("no answer in time")), PATIENCE_MS);
+      reject(new Unreachable("no answer in time"));
+    }, PATIENCE_MS);
     socket.onclose = (event) => {
-      if (event.code === NOT_LET_IN) fail(new NotLetIn(event.reason || "this device isn't let in"));
-      else fail(new Unreachable(event.reason || "the broker can't be reached"));
+      settle();
+      reject(whyClosed(event));
     };
-    socket.onmessage = async (event) => {
-      const message = JSON.parse(event.data) as Message;
-      try {
-        if (message.method === "mux/session/challenge") {
-          const signature = await proof(device, message.params);
-          const params = { device: device.device, signature };
-          socket.send(JSON.stringify({ id: 0, method: "mux/session/prove", params }));
-        } else if (message.id === 0 && message.result) {
-          clearTimeout(timer);
-          socket.onmessage = socket.onclose = null;
-          resolve({ socket, identity: message.result });
-        }
-        // A refusal is followed by a close, which says the same by its code.
-      } catch (failure) {
-        fail(failure as Error);
-      }
+    socket.onmessage = (event) => {
+      const message = JSON.parse(event.data);
+      if (message.method !== "mux/session/challenge") return;
+      settle();
+      resolve({ socket, challenge: message.params });
     };
   });
 }

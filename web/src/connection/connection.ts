@@ -1,8 +1,8 @@
 // The connection's life: made, lost, made again, and caught up before it is called live.
 
 import type { Cursor, Message } from "../wire.ts";
-import { connect, type Identity, NOT_LET_IN, NotLetIn } from "./connect.ts";
-import type { Device } from "./device.ts";
+import { type Identity, NOT_LET_IN, NotLetIn, PATIENCE_MS, reached, Unreachable, whyClosed } from "./connect.ts";
+import { type Device, proof } from "./device.ts";
 import { Gone, Rpc } from "./rpc.ts";
 
 /** `live` alone is the present; everything else shows what was. */
@@ -120,18 +120,28 @@ export class Connection {
   }
 
   async #connect(): Promise<void> {
-    const { socket, identity } = await connect(this.#device);
+    const { socket, challenge } = await reached();
+    const signature = await proof(this.#device, challenge);
+    if (socket.readyState !== WebSocket.OPEN) throw new Unreachable("the connection was lost");
     const rpc = new Rpc(socket, (message) => this.#hear(message));
-    this.#socket = socket;
+    let letIn = false;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const gone = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new Unreachable("no answer in time"));
+        socket.close();
+      }, PATIENCE_MS);
       socket.onclose = (event) => {
-        reject(new Gone(event.reason || "the connection was lost"));
+        clearTimeout(timer);
+        reject(letIn ? new Gone(event.reason || "the connection was lost") : whyClosed(event));
         this.#closed(socket, event);
       };
     });
     gone.catch(() => undefined);
     socket.onmessage = (event) => rpc.receive(event.data);
-    this.#say("catchingUp", "");
+    // All in one breath, down to what there is to read: each answer would take a round trip more. A proof
+    // that is refused is followed by a close, which says the same by its code.
+    const proven = rpc.request<Identity>("mux/session/prove", { device: this.#device.device, signature });
     const greeting = rpc.request("initialize", {
       clientInfo: { name: "appmux-page", title: "appmux page", version: __VERSION__ },
       capabilities: {
@@ -140,11 +150,16 @@ export class Connection {
         extensions: { appmux: { version: PROTOCOL } },
       },
     });
+    greeting.catch(() => undefined);
     rpc.notify("initialized");
-    // Asked for in the same breath: a round trip less until there is something to read.
     const inbox = rpc.request("mux/inbox", { follow: true });
     inbox.catch(() => undefined);
-    const hello = await greeting;
+    const identity = await Promise.race([proven.catch(() => gone), gone]);
+    clearTimeout(timer);
+    letIn = true;
+    this.#socket = socket;
+    this.#say("catchingUp", "");
+    const hello = await Promise.race([greeting, gone]);
     this.rpc = rpc;
     this.identity = identity;
     this.hello = hello.appmux;

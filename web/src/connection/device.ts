@@ -1,13 +1,18 @@
 // This browser as a device: a key that can't leave it, and how it is let in.
 
-import { drop, keep, kept } from "../storage/store.ts";
+import { atOnce, drop, keep, keepAtOnce, kept } from "../storage/store.ts";
+import { dropInbox } from "../threads/kept-inbox.ts";
 import type { Invitation } from "./invitation.ts";
 
-export interface Device {
+/** What is known of this browser as a device. */
+export interface Known {
   device: string;
   name: string;
   scopes: string[];
   expiresAt: number | null;
+}
+
+export interface Device extends Known {
   key: CryptoKeyPair;
 }
 
@@ -35,7 +40,25 @@ const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" };
 const RETRY_MS = 1500;
 
 export async function thisDevice(): Promise<Device | undefined> {
-  return kept<Device>("device");
+  const found = await kept<Device>("device");
+  if (found) noteDevice(found);
+  return found;
+}
+
+/** What is known of this browser before its key is read; whether the key is still there, that tells. */
+export function notedDevice(): Known | undefined {
+  return atOnce<Known>("device");
+}
+
+/** Forget what is known without the key. */
+export function forgetNoted(): void {
+  keepAtOnce("device", undefined);
+  dropInbox();
+}
+
+function noteDevice({ device, name, scopes, expiresAt }: Device): void {
+  const noted: Known = { device, name, scopes, expiresAt };
+  if (JSON.stringify(notedDevice()) !== JSON.stringify(noted)) keepAtOnce("device", noted);
 }
 
 /** Whether this page may have a key: over https, or on loopback. */
@@ -75,6 +98,7 @@ export async function awaitPairing(pairing: Pairing, signal: AbortSignal): Promi
       const { device, scopes, expiresAt } = answer;
       const made: Device = { device, name: answer.name, scopes, expiresAt, key: pairing.key };
       await keep("device", made);
+      noteDevice(made);
       await drop("pairing");
       return made;
     }

@@ -20,9 +20,10 @@ import {
   type Queue,
 } from "../state.ts";
 import { lookForNewer } from "../push/worker-registration.ts";
-import { drop, forgetAll, keepTexts, kept, keptTexts } from "../storage/store.ts";
+import { drop, forgetAll, kept } from "../storage/store.ts";
 import { Threads } from "../threads/follow.ts";
-import { emptyInbox, type Inbox, takeChange, takePage } from "../threads/inbox.ts";
+import { emptyInbox, takeChange, takePage } from "../threads/inbox.ts";
+import { keepInbox, keptInbox } from "../threads/kept-inbox.ts";
 import type { Result as Page } from "@mux/mux.inbox";
 import type { Message } from "../wire.ts";
 import type { Identity } from "./connect.ts";
@@ -55,9 +56,9 @@ export function wake(): void {
 }
 
 /** Show the inbox as it was kept, until there is a connection. */
-export async function showKept(): Promise<void> {
-  const before = await keptTexts<Inbox>("inbox");
-  if (before && inboxKept.value) inbox.value = { ...before.value, at: before.at };
+export function showKept(): void {
+  const before = keptInbox(Date.now());
+  if (before && inboxKept.value) inbox.value = before;
 }
 
 /** Begin to connect, and go on with what was left to be sent. */
@@ -78,16 +79,32 @@ export async function start(known: Device): Promise<void> {
   connection = new Connection(known, { phase: phaseChanged, message: hear, ended, catchUp });
   connection.start();
   watchFocus();
-  addEventListener("pagehide", () => threads.keepAll());
+  addEventListener("pagehide", () => {
+    threads.keepAll();
+    keepInboxNow();
+  });
   await restoreOutbox();
   if (phase.value === "live") sendOver(rpc());
 }
+
+/** Keep the inbox for the next start, when what came has been drawn. */
+function keepInboxSoon(): void {
+  setTimeout(keepInboxNow, KEPT_AFTER_MS);
+}
+
+function keepInboxNow(): void {
+  // Nothing is kept of what was only kept itself, nor after one has signed out.
+  if (device.value && !inboxKept.value) keepInbox(inbox.value);
+}
+
+/** By then the first rows are on the screen of a slow phone. */
+const KEPT_AFTER_MS = 1_000;
 
 function phaseChanged(now: Phase, why: string): void {
   if (now !== "live" && phase.value === "live") {
     threads.disconnected(connection!.cursor());
     sendOver(null);
-    void keepTexts("inbox", inbox.value);
+    keepInboxNow();
   }
   if (now !== phase.value && !(phase.value === "offline" && now === "connecting")) {
     phaseSince.value = Date.now();
@@ -150,7 +167,7 @@ async function catchUp(over: Rpc, hello: Hello, who: Identity, asked: Promise<Pa
   const first = asked.then((page) => {
     inbox.value = takePage(inbox.value, page, Date.now(), true);
     inboxKept.value = false;
-    void keepTexts("inbox", inbox.value);
+    keepInboxSoon();
   });
   const waiting = first.then(() => readRequests(over)).then(() => followInbox(over));
   const followed = threads.connected(over, hello.epoch, openThread.value);

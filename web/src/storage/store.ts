@@ -1,4 +1,5 @@
-// What is kept on the device, in IndexedDB: the key, drafts, messages that wait, texts last seen.
+// What is kept on the device: in IndexedDB the key, drafts, messages that wait, texts last seen; in the
+// storage that answers at once the little that the first screen begins with.
 
 import { clear, createStore, del, get, keys, set, type UseStore } from "idb-keyval";
 
@@ -45,6 +46,25 @@ export async function keptTexts<Value>(
   if (!found || Date.now() - found.at < TEXTS_KEPT_MS) return found;
   await drop(`texts/${key}`);
   return undefined;
+}
+
+/** What `keepAtOnce` kept, without waiting. */
+export function atOnce<Value>(key: string): Value | undefined {
+  try {
+    return JSON.parse(localStorage.getItem(key) ?? "null") ?? undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Keep something small for `atOnce`; undefined removes it. */
+export function keepAtOnce(key: string, value: unknown): void {
+  try {
+    if (value === undefined) localStorage.removeItem(key);
+    else localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // No storage, or a full one: the next start waits a moment longer.
+  }
 }
 
 /** Remove everything of ours from this device. */

@@ -9,11 +9,15 @@ import { open, route, threadPath } from "../route.ts";
 import { inbox, inboxKept, phase, scopes } from "../state.ts";
 import { emptyInbox, groups, type Inbox, type Need, type Row, takePage, titleOf } from "../threads/inbox.ts";
 import { ago, count, lasted, shortPath, within } from "./format.ts";
-import { Icon, IconButton, Link, now, second, Strange } from "./parts.tsx";
+import { Icon, IconButton, Link, now, second, Strange, useGradually } from "./parts.tsx";
 import { Banner, ConnectionState, hostName } from "./status.tsx";
 
 /** Letters typed in a row are one search. */
 const SEARCH_PAUSE_MS = 200;
+
+/** Rows that are drawn at once: a phone's screen of them, and as many more with each frame. */
+const AT_ONCE = 10;
+const STEP = 5;
 
 export function InboxView(): JSX.Element {
   const [search, setSearch] = useState("");
@@ -23,6 +27,7 @@ export function InboxView(): JSX.Element {
   const shown = found ?? inbox.value;
   const { needs, running, recent } = groups(inbox.value);
   const list = found ? [...found.threads.values()] : recent;
+  const drawn = useGradually(list.length, AT_ONCE, STEP);
   return (
     <section class="inbox" aria-label="Inbox">
       <header class="bar">
@@ -84,7 +89,7 @@ export function InboxView(): JSX.Element {
           </Group>
         )}
         <Group title={found ? (archived ? "Archived" : "Found") : "Recent"} count={null}>
-          {list.map((each) => (
+          {list.slice(0, drawn).map((each) => (
             <RecentRow key={each.id} row={each} />
           ))}
           {!list.length && (

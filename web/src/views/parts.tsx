@@ -192,6 +192,21 @@ export function memo<Props extends object>(
   };
 }
 
+/**
+ * How many of so many parts are drawn by now: as many as `first` at once, then `step` more with each frame,
+ * so that what one looks at is there soon, and a tap is heard while the rest comes.
+ */
+export function useGradually(total: number, first: number, step: number): number {
+  const [most, setMost] = useState(first);
+  const more = most < total;
+  useEffect(() => {
+    if (!more) return undefined;
+    const frame = requestAnimationFrame(() => setMost(most + step));
+    return () => cancelAnimationFrame(frame);
+  }, [more, most]);
+  return most;
+}
+
 /** A view whose code is loaded when it is wanted. */
 export function lazy<Props extends object>(
   load: () => Promise<ComponentType<Props>>,

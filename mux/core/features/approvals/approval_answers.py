@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import audit_approvals
+from mux.core.audit import audit_approvals
 from mux.core.commands import NoticeAnswerJudged
 from mux.core.features.approvals.outcomes import BY_NOTICE
 from mux.core.features.approvals.server_requests import ServerRequests

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mux.core import audit_approvals, audit_events
+from mux.core.audit import audit_approvals, audit_events
 from mux.core.extension.approvals import Decided, Decider
 from mux.core.features.approvals.approval_view import View, view
 from mux.core.policy.principal import ClientId

@@ -7,7 +7,7 @@ Used by ``server_requests``, ``recovery`` and ``NotificationRouter``.
 
 from __future__ import annotations
 
-from mux.core import audit_approvals
+from mux.core.audit import audit_approvals
 from mux.core.features.approvals import outcomes
 from mux.core.part import Part
 from mux.core.protocol.envelope import jsonrpc

@@ -15,7 +15,7 @@ import shlex
 
 import msgspec
 
-from mux.core import audit_approvals, audit_events
+from mux.core.audit import audit_approvals, audit_events
 from mux.core.features.approvals import outcomes
 from mux.core.features.approvals.approval_items import item_about, params_in
 from mux.core.features.approvals.resolutions import Resolutions

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import audit_approvals, audit_events
+from mux.core.audit import audit_approvals, audit_events
 from mux.core.features.clients.attention import Attention
 from mux.core.part import Part
 from mux.core.policy import consent

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import AnswerOutside
 from mux.core.events import FilePlaced
 from mux.core.extension.files import FileAdded, FilesOf, OpenParams

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
 from mux.core.extension.additions import Welcome
 from mux.core.features.clients.attention import Attention

@@ -41,6 +41,10 @@ LONGEST_WAIT = 8.0
 DOUBLINGS = 16
 """The wait while it is down doubles so often at most: by then it is the longest in any case."""
 
+OWN_DELAY = 1.0
+"""Seconds. When the end of the app-server's deadline is noticed so much later, the broker itself
+didn't run: it was stopped, or the machine was. The answer may be there, and isn't read yet."""
+
 BEGUN_AGAIN = {
     "fs/unwatch": "fs/watch",
     "fuzzyFileSearch/sessionStop": "fuzzyFileSearch/sessionStart",
@@ -60,6 +64,8 @@ class Recovery(Part):
     """Threads that are being given to the next life, by wire id."""
     _probe: Request | None = None
     """The request that probes a silent app-server."""
+    _given_up_at: float = NEVER
+    """When an app-server that doesn't answer the probe is given up."""
 
     # ── an end ────────────────────────────────────────────────────────────────────────────────
 
@@ -368,9 +374,12 @@ class Recovery(Part):
             if state.now < due:
                 return due
             method, params = "thread/loaded/list", {"limit": 1}
-            self._probe = probe = self.client_requests.ask_for_broker(method, params, _PROBE)
-        if state.now < probe.since + state.limits.probe_deadline:
-            return probe.since + state.limits.probe_deadline
+            self._probe = self.client_requests.ask_for_broker(method, params, _PROBE)
+            self._given_up_at = state.now + state.limits.probe_deadline
+        if state.now > self._given_up_at + OWN_DELAY:
+            self._given_up_at = state.now + state.limits.probe_deadline
+        if state.now < self._given_up_at:
+            return self._given_up_at
         reason = f"no sign of life within {state.limits.probe_deadline:g} s"
         state.out.append(KillUpstream(reason))
         return NEVER

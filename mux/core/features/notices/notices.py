@@ -23,7 +23,7 @@ from typing import Final
 
 import attrs
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import Notify, Withdraw
 from mux.core.features.approvals.approval_items import item_about, params_of
 from mux.core.features.approvals.outcomes import BY_NOTICE

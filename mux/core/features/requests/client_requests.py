@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.requests.deprecation_notices import history_field
 from mux.core.features.requests.turn_interrupts import INTERRUPT, is_late

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import Resolve
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.requests.request import Request
 from mux.core.state.state import State

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.protocol.envelope import jsonrpc

@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.extension.queue import Held
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests

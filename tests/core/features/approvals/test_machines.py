@@ -7,7 +7,7 @@ import pytest
 from mux.core.features.approvals.voting import AT_ONCE, CHANGED
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import Principal
-from mux.core.status_report import report
+from mux.core.reports.status_report import report
 from tests.core.noticed import peopled
 from tests.core.paced import AWARE
 from tests.core.stories import APPROVAL, QUESTION, Json, Peer, Story

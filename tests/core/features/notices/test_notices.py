@@ -11,7 +11,7 @@ from mux.core.events import AnsweredByNotice, NoticesRestored
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Kind, RestoredNotice, Rule, Timing
 from mux.core.policy.principal import Principal
-from mux.core.status_report import report
+from mux.core.reports.status_report import report
 from tests.core.noticed import (
     OBSERVE,
     PHONE,

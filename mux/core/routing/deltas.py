@@ -7,7 +7,8 @@ each *stretch*: consecutive deltas of one stream of an item.
 Lines that were read at once and go on with a stretch are a *run*, and published as one. Such a line
 isn't decoded: it begins as the stretch's first line does, up to its text, and what comes behind the
 text is the same but for the time. Codex writes its fields in one order; where another one doesn't,
-each line is handled alone.
+each line is handled alone. So is a line that may be no JSON, and one with an escape that codex has
+no need to write.
 
 Used by ``notifications``; by ``broker`` for runs.
 """
@@ -38,8 +39,13 @@ _SIMPLE: Final = rb'"\w+":(?:"[^"\\]*"|[0-9]+|null)'
 _BEFORE: Final = re.compile(rb'\{"method":"[^"\\]*","params":\{(?:%b,)*"delta":"' % _SIMPLE)
 """Matches a delta's line up to its text."""
 
+_PLAIN: Final = rb"[ !#-\[\]-\xff]*"
+"""Matches what a text may hold without an escape."""
+
+_TEXT: Final = rb'%b(?:\\(?:["\\/bfnrt]|u00[0-9a-fA-F]{2})%b)*' % (_PLAIN, _PLAIN)
+
 _BEHIND: Final = re.compile(
-    rb'([^"\\]*(?:\\.[^"\\]*)*)"((?:,%b)*)\}(?:,"emittedAtMs":[0-9]+)?\}' % _SIMPLE
+    rb'(%b)"((?:,%b)*)\}(?:,"emittedAtMs":[1-9][0-9]*)?\}' % (_TEXT, _SIMPLE)
 )
 """Matches its text, and what is behind it: the params' other fields, and the time."""
 
@@ -132,6 +138,8 @@ class DeltaRouter:
             return None
         before = _BEFORE.match(line)
         behind = None if before is None else _BEHIND.fullmatch(line, before.end())
+        if behind is not None and behind[1] != bytes(params.delta)[1:-1]:
+            behind = None  # a second `delta` stands behind it, and is the one that counts
         return _Stretch(
             thread,
             method,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.events import (
     ClientAccessEnded,
     ClientAttached,

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, WriteScheduler, text_frame
+from mux.dispatch.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, WriteScheduler, text_frame
+from tests.end_to_end.peer import PATIENCE
 
 
 @attrs.define
@@ -229,7 +230,7 @@ async def test_what_the_loops_hook_could_not_write_is_the_writers_without_anothe
             while True:
                 os.write(outbox.descriptor(), b"full")
         outbox.append(b"x" * size)
-        with trio.fail_after(5):  # the loop has nothing else to wake for
+        with trio.fail_after(PATIENCE):  # the loop has nothing else to wake for
             await pipe.waiting.wait()
         pipe.gate.set()
         await trio.testing.wait_all_tasks_blocked()

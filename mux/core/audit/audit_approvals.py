@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, gets_record
+from mux.core.audit.audit_events import NAME_CHARACTERS, actor_of, content, gets_record
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.clients.client import Client

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from mux.core import audit_events
-from mux.core.deltas import DeltaRouter
+from mux.core.audit import audit_events
 from mux.core.features.inbox import inbox_cards
 from mux.core.features.notices import notice_triggers
 from mux.core.features.requests import turn_interrupts
@@ -26,7 +25,8 @@ from mux.core.protocol.envelope.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
-from mux.core.responses import ResponseRouter
+from mux.core.routing.deltas import DeltaRouter
+from mux.core.routing.responses import ResponseRouter
 from mux.core.state.requests import id_fields, scoped_ids
 from mux.core.state.requests.pending_requests import RESOLVED
 from mux.core.wiring import Features

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import AnswerOutside, RenewBroker
 from mux.core.features.approvals import approval_list
 from mux.core.features.clients.attention import FOCUS
 from mux.core.features.requests.deduplication import SENDS
-from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol.envelope import client_message, jsonrpc, structure
@@ -27,6 +26,7 @@ from mux.core.protocol.methods import most_elements, request_rule
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.threads import overrides
+from mux.core.routing.notifications import NotificationRouter
 from mux.core.state.app_server import AppServerState
 from mux.core.state.clients.client import Client, ClientState
 from mux.core.wiring import Features

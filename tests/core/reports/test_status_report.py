@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.status_report import report
+from mux.core.reports.status_report import report
 from tests.core.stories import APPROVAL, FIRST_ID, Story
 
 

@@ -7,9 +7,9 @@ from hashlib import sha256
 
 import pytest
 
-from mux.core import audit_events
-from mux.core.audit_approvals import decision
-from mux.core.audit_events import REFUSALS_RECORDED, REFUSALS_SECONDS
+from mux.core.audit import audit_events
+from mux.core.audit.audit_approvals import decision
+from mux.core.audit.audit_events import REFUSALS_RECORDED, REFUSALS_SECONDS
 from mux.core.broker import Broker
 from mux.core.events import ClientAccessEnded
 from mux.core.policy.principal import Principal

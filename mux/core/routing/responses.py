@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import audit_events
+from mux.core.audit import audit_events
 from mux.core.commands import KillUpstream
 from mux.core.features.inbox import inbox_cards
 from mux.core.features.requests import turn_interrupts

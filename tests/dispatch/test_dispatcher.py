@@ -19,8 +19,8 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher
-from mux.outbox import ClientPort, Outbox, text_frame
+from mux.dispatch.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher
+from mux.dispatch.outbox import ClientPort, Outbox, text_frame
 from tests.shells import Nothing, idle_shells
 
 LOCAL = Principal("local", "local-user")
@@ -151,7 +151,7 @@ async def test_an_outbox_that_fills_is_told_once_and_after_the_lines() -> None:
 async def test_hearing_lines_ends_in_time_and_says_how_many_were_heard(
     seconds: float, heard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mux.dispatcher.LINES_SECONDS", seconds)
+    monkeypatch.setattr("mux.dispatch.dispatcher.LINES_SECONDS", seconds)
     dispatcher = connected(Scripted({b"a": [publish(b"1", (1,))]}))
     _, outbox = attached(dispatcher)
     assert dispatcher.handle_lines([b"a"] * 100) == heard

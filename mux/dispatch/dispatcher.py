@@ -50,10 +50,9 @@ from mux.core.protocol.envelope.long_line import LongLine
 from mux.core.protocol.envelope.rope import Rope
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.threads.overrides import Overrides
+from mux.core.reports.status_report import report
 from mux.core.state.app_server import AppServerState
-from mux.core.status_report import report
-from mux.errors import AppmuxError
-from mux.outbox import (
+from mux.dispatch.outbox import (
     TEXT,
     ClientPort,
     Traffic,
@@ -62,7 +61,8 @@ from mux.outbox import (
     text_frame,
     text_frames,
 )
-from mux.shells import DEFERRED, Shells
+from mux.dispatch.shells import DEFERRED, Shells
+from mux.errors import AppmuxError
 
 LOOK_AGAIN: Final = 60.0
 """Seconds after which the wall clock is checked again if nothing else wakes the task: it may have
