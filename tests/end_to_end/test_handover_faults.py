@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import PATIENCE, GoneError, Json, Peer, connect_unix
+from tests.end_to_end.peer import PATIENCE, GoneError, Json, connect_unix
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -298,28 +297,18 @@ async def test_a_broker_that_crashes_is_followed_like_one_that_is_killed(tmp_pat
         thread = await shared_thread(broker, before)
         turn = await before.start_turn(thread, "tell")
         await before.wait_method(DELTA, threadId=thread, turnId=turn)
+        serving = broker.shown().count(LISTENING)
         file.write_text(f"{killed_at.CRASH}{point} 2")
         await kill_broker(broker)
         await eventually(lambda: file.read_text().endswith(" 0"), "two crashes")
-        async with _joined(broker, thread) as after:
-            model.release("gate")
-            done = await after.wait_method(TURN_COMPLETED, threadId=thread)
-            assert done["params"]["turn"]["status"] == "completed"
-
-
-@contextlib.asynccontextmanager
-async def _joined(broker: Native, thread: str) -> AsyncIterator[Peer]:
-    """A client of the broker that stays, over the unix socket, in the thread."""
-    async with contextlib.AsyncExitStack() as stack:
-        with trio.fail_after(PATIENCE):
-            while True:
-                with contextlib.suppress(GoneError, ConnectionClosed, HandshakeError, OSError):
-                    peer = await stack.enter_async_context(connect_unix(broker.socket))
-                    await peer.initialize("after")
-                    await join(peer, thread)
-                    break
-                await trio.sleep(0.02)
-        yield peer
+        model.release("gate")
+        await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
+        async with connect_unix(broker.socket) as after:
+            await after.initialize("after")
+            await join(after, thread)
+            await status_shows(after, lambda report: report["threads"][0]["turn"] is None)
+            read = await after.request("thread/read", {"threadId": thread, "includeTurns": True})
+            assert [each["status"] for each in read["thread"]["turns"]][-1] == "completed"
 
 
 async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:
