@@ -82,7 +82,7 @@ class Sink(Outbox):
         if self.life is not None and b'requestApproval"' in frame[:400]:
             self.life.offered.append((self.client, bytes(frame)))
 
-    def tell_when_drained(self) -> None:
+    def report_when_drained(self) -> None:
         """There is room as soon as the event is over."""
         if self.life is not None:
             self.life.dispatcher._next.append(ClientDrained(self.client))

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mux.core.commands import Command, Forward, Publish, TellWhenDrained
+from mux.core.commands import Command, Forward, Publish, ReportWhenDrained
 from mux.core.events import (
     ClientDrained,
     ClientLags,
@@ -75,7 +75,7 @@ class Judged(Story):
         return commands
 
     def _perform(self, command: Command) -> None:
-        if not isinstance(command, TellWhenDrained):  # the test says when
+        if not isinstance(command, ReportWhenDrained):  # the test says when
             super()._perform(command)
 
     def _note(self, text: bytes, note: Callable[[str, str], object]) -> None:

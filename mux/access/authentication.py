@@ -145,9 +145,9 @@ class Authenticator:
         the file can't be used; then the rules in force stay.
         """
         rules = read_rules(self._auth)
-        return lambda: self._go_by(rules)
+        return lambda: self._enforce(rules)
 
-    def _go_by(self, rules: Rules) -> None:
+    def _enforce(self, rules: Rules) -> None:
         self._rules = rules
 
 

@@ -64,7 +64,7 @@ class _Failed(msgspec.Struct):
     logged: float = -math.inf
 
 
-class Counted(msgspec.Struct, frozen=True):
+class FailureCount(msgspec.Struct, frozen=True):
     """A failure that was counted, and what follows from it."""
 
     count: int
@@ -86,7 +86,7 @@ class LoginThrottle(Part):
     _known: dict[str, _Failed] = msgspec.field(default_factory=dict)
     _waiting: int = 0
 
-    async def wait(self, counted: Counted) -> None:
+    async def wait(self, counted: FailureCount) -> None:
         """Wait as long as a failure has earned, unless `MOST_WAITING` wait already."""
         if self._waiting < MOST_WAITING:
             self._waiting += 1
@@ -95,7 +95,7 @@ class LoginThrottle(Part):
             finally:
                 self._waiting -= 1
 
-    def count(self, address: str, now: float, whose: str = "") -> Counted:
+    def count(self, address: str, now: float, whose: str = "") -> FailureCount:
         """Count a failure. ``whose`` names the owner of the token or ticket; empty if unknown."""
         self.total += 1
         failed = _add(self._addresses, network(address), now)
@@ -103,10 +103,10 @@ class LoginThrottle(Part):
         if loud:
             failed.logged = now
         if not whose:
-            return Counted(failed.count, _earned(failed.count), loud)
+            return FailureCount(failed.count, _earned(failed.count), loud)
         known = _add(self._known, whose, now)
         most = max(failed.count, known.count)
-        return Counted(most, _earned(most), loud, too_many=known.count > TOO_MANY)
+        return FailureCount(most, _earned(most), loud, too_many=known.count > TOO_MANY)
 
     def status(self) -> dict[str, Any]:
         """Return the failures for ``mux/status``: in all, and by address."""

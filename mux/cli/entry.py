@@ -28,7 +28,7 @@ def main() -> None:
                 overrides = command_line.read_overrides(given.overrides, (), "appmux stdio")
                 sys.exit(bridge.run(given.socket, given.wait, overrides))
             except AppmuxError as error:
-                standard_streams.say(f"Error: {error}\n")
+                standard_streams.write_stderr(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
     if sys.argv[1:2] == ["serve"] and VARIABLE not in os.environ:

@@ -218,7 +218,7 @@ class Broker:
         if self._clearance.waits:
             self._clearance.refresh()
         if self._client_requests.here:
-            self._replays.go_on()
+            self._replays.begin_waiting()
         if self._server_requests.voting.waits:
             self._server_requests.count_machines()
         if state.unread:

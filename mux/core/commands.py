@@ -75,7 +75,7 @@ class ReadOn(ConnectionCommand, frozen=True):
     """Read from the client again."""
 
 
-class TellWhenDrained(ConnectionCommand, frozen=True):
+class ReportWhenDrained(ConnectionCommand, frozen=True):
     """Send ``ClientDrained`` once the client's outbox has room again, or at once if it has."""
 
 

@@ -148,7 +148,7 @@ class ClientLags(Event, frozen=True):
 
 
 class ClientDrained(Event, frozen=True):
-    """The outbox of a client that lags has room again, as ``TellWhenDrained`` asked."""
+    """The outbox of a client that lags has room again, as ``ReportWhenDrained`` asked."""
 
     client: ClientId
 

@@ -135,7 +135,7 @@ class Dispatcher:
         self.shells.connections.came(client, principal, peer)
         return client
 
-    def go_on_from(self, client: ClientId) -> None:
+    def number_clients_after(self, client: ClientId) -> None:
         """Use no client number up to this one: an earlier broker did."""
         self._numbers = itertools.count(client + 1)
 
@@ -153,7 +153,7 @@ class Dispatcher:
             del self._ports[client]
             return
         now = trio.current_time()
-        self._look_at_clock(now)  # first: this may close the client, which needs its port
+        self._check_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
         self._handle_now(ClientLeft(client), now)
         self.shells.connections.left(client)
@@ -167,7 +167,7 @@ class Dispatcher:
         if self._frozen:
             return
         now = trio.current_time()
-        self._look_at_clock(now)
+        self._check_clock(now)
         self._handle_now(event, now)
 
     def _handle_now(self, event: Event, now: float) -> None:
@@ -189,7 +189,7 @@ class Dispatcher:
         """
         now, began = trio.current_time(), time.perf_counter()
         handled, look_at = 0, LINES_A_LOOK
-        self._look_at_clock(now)
+        self._check_clock(now)
         while handled < len(lines):
             try:
                 handled += self._handle_next(lines, handled, now)
@@ -223,7 +223,7 @@ class Dispatcher:
             self._perform(command)
         return handled
 
-    def _look_at_clock(self, now: float) -> None:
+    def _check_clock(self, now: float) -> None:
         """Tell the core if the wall clock was set, or went on while the machine slept.
 
         This comes before anything else is decided, so that nothing is taken from, or sent to, a
@@ -384,7 +384,7 @@ class Dispatcher:
                 with self._alarm:
                     await trio.sleep_forever()
                 now = trio.current_time()
-                self._look_at_clock(now)
+                self._check_clock(now)
                 if self.broker.next_wakeup <= now and not self._frozen:
                     self._handle_now(TimePassed(), now)
         finally:

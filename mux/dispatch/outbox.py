@@ -24,8 +24,8 @@ from mux.core.commands import (
     Close,
     ConnectionCommand,
     ReadOn,
+    ReportWhenDrained,
     StopReading,
-    TellWhenDrained,
 )
 
 TEXT = 0x81
@@ -98,7 +98,7 @@ class Outbox:
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when more than ``limit`` bytes are owed, once until the outbox has drained again."""
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
-    """Called by the writer, once for each ``tell_when_drained``."""
+    """Called by the writer, once for each ``report_when_drained``."""
     wake_writer: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when there is something to write: starts the writer task (if it wasn't started with
     the outbox), or wakes it."""
@@ -115,7 +115,7 @@ class Outbox:
     _idle: bool = True
     _sealed: bool = False
     _full: bool = False
-    _tell: bool = False
+    _report: bool = False
 
     def append(self, frame: bytes | memoryview) -> None:
         """Owe one more frame, and have it written. Does nothing once sealed."""
@@ -164,12 +164,12 @@ class Outbox:
         self._full = self._full and bool(self._frames)
         return not self._frames
 
-    def tell_when_drained(self) -> None:
+    def report_when_drained(self) -> None:
         """Have ``on_drained`` called once there is room.
 
         The writer calls it, so never during this call.
         """
-        self._tell = True
+        self._report = True
         self.wake()
 
     def finish(self, last: bytes = b"") -> None:
@@ -193,22 +193,22 @@ class Outbox:
     async def write_to(self, stream: trio.abc.SendStream) -> None:
         """Write what is owed until sealed. Raises what the stream raises."""
         while True:
-            self._look_if_drained()
+            self._check_drained()
             if self._frames:
                 frames, self._frames = self._frames, []
                 await self._write(stream, frames)
             elif self._sealed:
                 return
-            elif not self._tell:
+            elif not self._report:
                 work = trio.Event()
                 self.wake_writer, self._idle = work.set, True
                 await work.wait()
 
-    def _look_if_drained(self) -> None:
+    def _check_drained(self) -> None:
         if self.owed <= self.limit / DRAINED_SHARE:
             self._full = False
-            if self._tell:
-                self._tell = False
+            if self._report:
+                self._report = False
                 self.on_drained()
 
     async def _write(self, stream: trio.abc.SendStream, frames: list[bytes | memoryview]) -> None:
@@ -228,7 +228,7 @@ class Outbox:
     ) -> None:
         await stream.send_all(_joined(batch))
         self.owed -= size
-        self._look_if_drained()
+        self._check_drained()
 
 
 @attrs.define(eq=False, repr=False)
@@ -261,8 +261,8 @@ class ClientPort:
                 if self.read_on is not None:
                     self.read_on.set()
                     self.read_on = None
-            case TellWhenDrained():
-                self.outbox.tell_when_drained()
+            case ReportWhenDrained():
+                self.outbox.report_when_drained()
             case _:
                 raise TypeError(f"no such command: {command!r}")
 

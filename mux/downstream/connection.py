@@ -228,7 +228,7 @@ class _Connection:
     async def _slow_down(self, port: ClientPort) -> None:
         """Pause reading after too much idle input; end the connection if it doesn't stop."""
         now = trio.current_time()
-        wait = self._idle.take(self.frames.idle + port.idle, now)
+        wait = self._idle.count(self.frames.idle + port.idle, now)
         self.frames.idle = port.idle = 0
         if self._idle.over_for(now) > IDLE_SECONDS:
             self.end(TOO_MUCH, "too many frames and messages that ask for nothing")

@@ -22,7 +22,7 @@ class Rate:
     def __attrs_post_init__(self) -> None:
         self._left = self.burst
 
-    def take(self, times: int, now: float) -> float:
+    def count(self, times: int, now: float) -> float:
         """Count so many events. Return the seconds to wait until the next one is allowed."""
         self._left = min(self.burst, self._left + (now - self._at) * self.per_second)
         self._at = now

@@ -41,13 +41,13 @@ class UploadWriter:
     _check: hashlib._Hash | None = None
     _before: hashlib._Hash | None = None
     """The digest, as it was before these bytes."""
-    _looked: int = 0
+    _checked_at: int = 0
 
     def open(self) -> None:
         """Open the file. Raises ``UploadError``."""
         try:
             self._file = os.open(self.path, APPEND)
-            self.at = self._begin = self._looked = os.fstat(self._file).st_size
+            self.at = self._begin = self._checked_at = os.fstat(self._file).st_size
         except OSError as failure:
             raise refused_by_disk(failure) from failure
         if self.checksum is not None:
@@ -58,8 +58,8 @@ class UploadWriter:
         """Append bytes. Raises ``UploadError``; what was written until then stays."""
         if self.at + len(piece) > self.length:
             raise UploadError(TOO_MUCH, "more bytes came than were announced")
-        if self.at >= self._looked:
-            self._looked = self.at + FREE_EVERY
+        if self.at >= self._checked_at:
+            self._checked_at = self.at + FREE_EVERY
             if self.free() < 0:
                 raise UploadError(NO_ROOM, "the host's disk is nearly full: go on later")
         written = 0

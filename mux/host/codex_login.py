@@ -38,7 +38,7 @@ class Login:
     remedy: str = ""
 
 
-def look(
+def check(
     codex: Path, home: Path, environ: Mapping[str, str], file: Path, runner: Runner = run
 ) -> Login:
     """Check the login in codex's ``home``. ``file`` is the service's environment file."""

@@ -90,7 +90,7 @@ class Directories:
     """Listed directories, as in the settings."""
     own: str
     """The app-server's working directory."""
-    tell: Callable[[Resolved], None]
+    on_resolved: Callable[[Resolved], None]
     """Called with each result."""
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
     _queue: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
@@ -116,7 +116,7 @@ class Directories:
             )
         if deadline.cancelled_caught:
             log.warning("a directory can't be looked at: does its disk answer?", seconds=DEADLINE)
-        self.tell(Resolved(command.case, resolved))
+        self.on_resolved(Resolved(command.case, resolved))
 
 
 def places(

@@ -208,7 +208,7 @@ class UnitFile:
         return "".join(difflib.unified_diff(old, new, f"{self.path} (now)", f"{self.path} (new)"))
 
 
-def look(files: Mapping[Path, str | None]) -> list[UnitFile]:
+def read_files(files: Mapping[Path, str | None]) -> list[UnitFile]:
     """Read the file at each path. Raises ``ServiceError`` if one is somebody else's."""
     places = [UnitFile(path, new, _read(path)) for path, new in files.items()]
     for place in places:
@@ -285,7 +285,7 @@ def waking(where: Supervisor) -> list[Step]:
 
 def require_installed(where: Supervisor) -> None:
     """Raise ``ServiceError`` unless the service is installed, by us."""
-    places = look(dict.fromkeys(where.paths))
+    places = read_files(dict.fromkeys(where.paths))
     if any(place.state == "absent" for place in places):
         raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
 
@@ -297,7 +297,7 @@ def left_behind(config: Config) -> list[Path]:
 
 def uninstalling(where: Supervisor) -> list[Step]:
     """Return steps that remove the service; none if there is no service."""
-    places = look(dict.fromkeys(where.paths))
+    places = read_files(dict.fromkeys(where.paths))
     if all(place.state == "absent" for place in places):
         return []
     absent = {place.path for place in places if place.state == "absent"}

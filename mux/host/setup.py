@@ -88,7 +88,7 @@ def plan(
         return Plan(codex, None, settled.config, url, tuple(files), missing=missing)
     codex = service.codex_of_service(settled, environ)
     spec = service.service_spec(settled, environ, allow_sudo=allow_sudo)
-    places = service.look(where.files(spec))
+    places = service.read_files(where.files(spec))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
     if not where.occupies() and vanilla is None:
         service.refuse_occupied(settled.config, environ, taking_over=taking_over)

@@ -30,7 +30,7 @@ from mux.downstream.sockets.unix_socket import StartupLock, in_use
 from mux.errors import AppmuxError
 from mux.host.socket_owner import SocketOwner, socket_owner
 
-LOOK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 """Seconds between two checks of what runs, and whether it has gone: the person isn't in a hurry."""
 
 ANSWER_DEADLINE: Final = 5.0
@@ -159,7 +159,7 @@ async def vacate(path: Path, patience: float, say: Say) -> StartupLock:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(taking.give_up_at, signals, nursery.cancel_scope)
             with trio.move_on_after(patience):
-                await taking.take()
+                await taking.run()
             nursery.cancel_scope.cancel()
     return taking.outcome()
 
@@ -206,7 +206,7 @@ class _Taking:
         seen = f" ({self._seen})" if self._seen is not None else ""
         raise TakeOverError(f"the control socket wasn't taken over: {reason}{seen}; {left}")
 
-    async def take(self) -> None:
+    async def run(self) -> None:
         """Continue until nobody listens and the lock is held."""
         while True:
             owner = socket_owner(self.path)
@@ -219,9 +219,9 @@ class _Taking:
             elif not owner.codex:
                 raise TakeOverError(in_use(self.path, f"{owner} listens there; stop it"))
             else:
-                await self._have_it_stop(owner)
+                await self._stop_owner(owner)
 
-    async def _have_it_stop(self, owner: SocketOwner) -> None:
+    async def _stop_owner(self, owner: SocketOwner) -> None:
         """Ask an app-server to stop once it is idle, and wait until it has gone.
 
         The caller then examines the path anew.
@@ -229,11 +229,11 @@ class _Taking:
         try:
             async with connect(f"unix://{self.path}") as client:
                 self.say(f"{owner}, {await _introduced(client)}, has the control socket")
-                while (await self._looked(client)).busy:
+                while (await self._examined(client)).busy:
                     await self._wait(client)
                 # Lock, check once more, then signal: so no new codex gets in between.
                 await self._hold()
-                if (await self._looked(client)).busy or socket_owner(self.path) != owner:
+                if (await self._examined(client)).busy or socket_owner(self.path) != owner:
                     self._let_go()
                     return
                 os.kill(owner.holder.pid, signal.SIGTERM)
@@ -241,13 +241,13 @@ class _Taking:
                 self.say(f"it is idle ({self._seen}), and asked to stop")
                 while socket_owner(self.path) == owner:
                     await self._wait(client)
-                    await self._looked(client)
+                    await self._examined(client)
         except ClientError as failure:
             if self._asked != owner and socket_owner(self.path) == owner:
                 # What runs in it can't be known, so it can't be asked to stop.
                 raise TakeOverError(in_use(self.path, f"{owner}: {failure}; stop it")) from failure
 
-    async def _looked(self, client: Client) -> _Examined:
+    async def _examined(self, client: Client) -> _Examined:
         seen = await _examine(client)
         if seen.busy and seen != self._seen:
             self.say(f"waiting until it is idle: {seen}")
@@ -256,14 +256,14 @@ class _Taking:
 
     async def _wait(self, client: Client) -> None:
         """Wait until the next check; ``ClientError`` if the app-server goes."""
-        with trio.move_on_after(LOOK_SECONDS):
+        with trio.move_on_after(CHECK_SECONDS):
             await client.wait(lambda _message: False, len(client.inbox))
 
     async def _hold(self) -> None:
         while self._lock is None:
-            self._lock = StartupLock.take(self.path)
+            self._lock = StartupLock.acquire(self.path)
             if self._lock is None:
-                await trio.sleep(LOOK_SECONDS)  # a codex that is just starting has it
+                await trio.sleep(CHECK_SECONDS)  # a codex that is just starting has it
 
     def _let_go(self) -> None:
         if self._lock is not None:

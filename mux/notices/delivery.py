@@ -343,7 +343,7 @@ class NoticeDelivery:
                 host=self.host,
             )
 
-        self.pushes.tell_last(origin, last)
+        self.pushes.push_last(origin, last)
         self.report_recipients()
 
     def received(self, id: str, actor: Principal) -> bool:

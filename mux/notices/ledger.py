@@ -95,7 +95,7 @@ FORM: Final = Form(
 )
 
 
-class Thing(msgspec.Struct, frozen=True):
+class LedgerNotice(msgspec.Struct, frozen=True):
     """A thing as it stands in the ledger."""
 
     thing: str
@@ -134,7 +134,7 @@ class Step(msgspec.Struct, frozen=True):
     why: str
 
 
-_COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Thing))
+_COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(LedgerNotice))
 
 
 @attrs.define(eq=False, repr=False)
@@ -288,20 +288,20 @@ class Ledger:
         """Return the ids of all things, the oldest first."""
         return tuple(row[0] for row in self._read("SELECT thing FROM thing ORDER BY raised"))
 
-    def things(self, limit: int) -> list[Thing]:
+    def newest(self, limit: int) -> list[LedgerNotice]:
         """Return the ``limit`` newest things, the newest first."""
         rows = self._read(
             f"SELECT {_COLUMNS} FROM thing ORDER BY raised DESC, rowid DESC LIMIT ?", limit
         )
-        return [Thing(*row) for row in rows]
+        return [LedgerNotice(*row) for row in rows]
 
-    def standing(self) -> list[Thing]:
+    def standing(self) -> list[LedgerNotice]:
         """Return the things that were pushed to a device and aren't over, the oldest first."""
         rows = self._read(
             f"SELECT {_COLUMNS} FROM thing WHERE over IS NULL AND"
             " EXISTS (SELECT 1 FROM push WHERE push.thing = thing.thing) ORDER BY raised"
         )
-        return [Thing(*row) for row in rows]
+        return [LedgerNotice(*row) for row in rows]
 
     def standing_at(self, device: str, thread: str | None) -> list[str]:
         """Return the ids of a thread's things that stand at a device, the oldest first."""
@@ -356,14 +356,14 @@ class Ledger:
         )
         return [Step(*row) for row in rows]
 
-    def of_push(self, id: str, devices: Iterable[str]) -> Thing | None:
+    def of_push(self, id: str, devices: Iterable[str]) -> LedgerNotice | None:
         """Return the thing behind a push that one of these devices got, or None."""
-        columns = ", ".join(f"thing.{field.name}" for field in msgspec.structs.fields(Thing))
+        columns = ", ".join(f"thing.{field.name}" for field in msgspec.structs.fields(LedgerNotice))
         rows = self._read(
             f"SELECT push.device, {columns} FROM push JOIN thing USING (thing) WHERE push.id = ?",
             id,
         )
-        return next((Thing(*row[1:]) for row in rows if row[0] in devices), None)
+        return next((LedgerNotice(*row[1:]) for row in rows if row[0] in devices), None)
 
     def _read(self, statement: str, *values: object) -> list[Any]:
         try:
@@ -376,7 +376,7 @@ class Ledger:
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         return sqlite.connect(path, FORM)
-    except (sqlite.Broken, sqlite3.DatabaseError) as failure:
+    except (sqlite.BrokenFile, sqlite3.DatabaseError) as failure:
         if not sqlite.is_broken(failure):
             raise
         aside = sqlite.move_aside(path, time.time())

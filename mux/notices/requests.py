@@ -24,7 +24,7 @@ from mux.core.policy.principal import Principal
 from mux.dispatch.dispatcher import Dispatcher
 from mux.errors import AppmuxError
 from mux.notices.delivery import NoticeDelivery
-from mux.notices.ledger import Ledger, Thing
+from mux.notices.ledger import Ledger, LedgerNotice
 from mux.notices.preferences import open_preferences
 from mux.push.endpoints import Endpoint
 from mux.push.sender import Pushes
@@ -157,11 +157,11 @@ class NoticeRequests:
         if params.why:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
-        things = self.delivery.ledger.things(params.limit)
-        return wire.Notices([self._listed(each, deliveries, reason=params.why) for each in things])
+        newest = self.delivery.ledger.newest(params.limit)
+        return wire.Notices([self._listed(each, deliveries, reason=params.why) for each in newest])
 
     def _listed(
-        self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
+        self, thing: LedgerNotice, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
     ) -> wire.Told:
         ledger, name = self.delivery.ledger, self.delivery.name
         steps, made = [], []

@@ -68,7 +68,7 @@ def read_secret(path: Path) -> bytes:
     """
     descriptor = open_file(path, os.O_RDONLY, links=True)
     if os.fstat(descriptor).st_mode & stat.S_IROTH:
-        _say("everybody on this host can read a secret: `chmod 600` its file", path)
+        _warn("everybody on this host can read a secret: `chmod 600` its file", path)
     return _read(descriptor, path, MOST_OF_A_SECRET)
 
 
@@ -187,10 +187,10 @@ def _require_ours(status: os.stat_result, path: Path, handle: int | Path) -> Non
     if not _is_own(status):
         raise UnfitError(path, "others may write there: `chmod go-w` it")
     os.chmod(handle, stat.S_IMODE(status.st_mode) & ~OTHERS_WRITE)  # noqa: PTH101 (a descriptor)
-    _say("others could write there; now they can't (`chmod go-w`)", path)
+    _warn("others could write there; now they can't (`chmod go-w`)", path)
 
 
-def _say(text: str, path: Path) -> None:
+def _warn(text: str, path: Path) -> None:
     import structlog  # noqa: PLC0415 (the stdio bridge and the hooks of a start do without it)
 
     structlog.get_logger().warning(text, path=str(path))

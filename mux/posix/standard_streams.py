@@ -33,7 +33,7 @@ def complete() -> None:
     sys.stderr = sys.stderr or open(STDERR, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
 
 
-def say(text: str) -> None:
+def write_stderr(text: str) -> None:
     """Write to stderr as much as it takes at once; the rest is dropped. Never waits, never fails.
 
     For programs that do one thing at a time, and mustn't stall because nobody reads their stderr.

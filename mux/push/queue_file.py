@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from mux.push.message import Push, PushError
 from mux.push.queue import Row
 from mux.storage import sqlite
-from mux.storage.sqlite import Broken, Form, Removed, transaction
+from mux.storage.sqlite import BrokenFile, FileReplaced, Form, transaction
 
 FILE: Final = "pushes.sqlite3"
 
@@ -106,7 +106,7 @@ class QueueFile:
             rows = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
         except sqlite3.OperationalError as failure:
             if sqlite.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
-                raise Broken(str(failure)) from failure
+                raise BrokenFile(str(failure)) from failure
             raise
         self._forget(connection)
         return [_row(columns) for columns in rows]
@@ -153,7 +153,7 @@ class QueueFile:
         if self._connection is not None and self._identity != sqlite.identity(self.path):
             self.close()
             self.whole = False
-            raise Removed("it was removed or replaced")
+            raise FileReplaced("it was removed or replaced")
         if self._connection is None:
             self._connection = sqlite.connect(self.path, FORM)
             self._identity = sqlite.identity(self.path)
@@ -185,4 +185,4 @@ def _row(columns: tuple[Any, ...]) -> Row:
         values["push"] = msgspec.json.decode(values["push"], type=Push)
         return msgspec.convert(values, Row)
     except (msgspec.DecodeError, PushError, TypeError) as failure:
-        raise Broken(f"row {values['n']} is garbled") from failure
+        raise BrokenFile(f"row {values['n']} is garbled") from failure

@@ -173,26 +173,24 @@ class Pushes:
         Each endpoint gets no more than its own content level allows. The push takes the place of a
         waiting one with the same ``collapse``.
         """
-        endpoints = [each for each in self.endpoints.of(device) if not self._is_told_last(each)]
+        endpoints = [each for each in self.endpoints.of(device) if not self._got_last(each)]
         for endpoint in endpoints:
             self.queue.put(endpoint, push, self.clock())
         self._changed()
         return len(endpoints)
 
-    def tell_last(self, origin: str, last: Callable[[], Push]) -> None:
+    def push_last(self, origin: str, last: Callable[[], Push]) -> None:
         """Send one last push to each page of an origin that has ended, and then drop its endpoint.
 
         ``last`` makes a push. A tap on any other would open a page that isn't there.
         """
         for endpoint in self.endpoints.all():
-            if (endpoint.navigate or "").startswith(f"{origin}/") and not self._is_told_last(
-                endpoint
-            ):
+            if (endpoint.navigate or "").startswith(f"{origin}/") and not self._got_last(endpoint):
                 self.queue.drop(endpoint.id, "its page has ended", self.clock())
                 self.queue.put(endpoint, last(), self.clock())
         self._changed()
 
-    def _is_told_last(self, endpoint: Endpoint) -> bool:
+    def _got_last(self, endpoint: Endpoint) -> bool:
         waiting = self.queue.waiting()
         return any(row.endpoint == endpoint.id and row.push.kind == LAST for row in waiting)
 

@@ -93,7 +93,7 @@ async def begin(supervision: Supervision, left: InheritedState | None, store: St
         if supervision.left is not None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(supervision.run)
-                await end(supervision.take(supervision.left))
+                await end(supervision.adopt(supervision.left))
                 nursery.cancel_scope.cancel()
         return KeptState(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
@@ -104,7 +104,7 @@ async def begin(supervision: Supervision, left: InheritedState | None, store: St
         running.generation, saved.values, await _running_entries(store, saved)
     )
     inheritance = Inheritance(
-        supervision.take(running), running.generation, event, saved.read, saved.cut
+        supervision.adopt(running), running.generation, event, saved.read, saved.cut
     )
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0

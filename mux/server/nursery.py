@@ -200,7 +200,7 @@ class RunningServer:
             durable.close()
         elif durable is not None:
             durable.remove()
-        supervision.tell(say="renew" if self._renewing else "end")
+        supervision.send(say="renew" if self._renewing else "end")
 
     async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -258,7 +258,7 @@ class RunningServer:
                 self._announce()
                 await self._stop.wait()
                 if not self._renewing and self.upstream.supervision is not None:
-                    self.upstream.supervision.hold(())  # or connections would wait in vain
+                    self.upstream.supervision.hold_none()  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
@@ -322,7 +322,7 @@ class RunningServer:
     def _notify(self, state: str) -> None:
         """Send a state to systemd, by the supervisor if there is one: it is the main process."""
         if self.upstream.supervision is not None:
-            self.upstream.supervision.tell(say="notify", state=state)
+            self.upstream.supervision.send(say="notify", state=state)
         else:
             systemd_notify.send(state)
 

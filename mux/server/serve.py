@@ -228,7 +228,7 @@ def _assemble(
     if kept is not None:
         save = kept.state.put
         upstream.durable, upstream.inheritance = kept.state, kept.inheritance
-        dispatcher.go_on_from(kept.clients)
+        dispatcher.number_clients_after(kept.clients)
         dispatcher.writes.before = kept.state.commit
     schema = CodexSchema(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))

@@ -99,5 +99,5 @@ def start_service() -> bool:
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8", errors="replace") as words:
         for line in words:
-            standard_streams.say(line)
+            standard_streams.write_stderr(line)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -382,4 +382,4 @@ class Bridge:
 
 
 def _print(text: str) -> None:
-    standard_streams.say(f"appmux stdio: {text}\n")
+    standard_streams.write_stderr(f"appmux stdio: {text}\n")

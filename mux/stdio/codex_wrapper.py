@@ -91,7 +91,7 @@ def main() -> NoReturn:
             relay.run(url, attach.start_service, overrides)
         sys.exit(bridge.run(None, wait, overrides))
     except AppmuxError as error:
-        standard_streams.say(f"Error: {error}\n")
+        standard_streams.write_stderr(f"Error: {error}\n")
         sys.exit(error.exit_status)
 
 

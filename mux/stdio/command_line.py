@@ -58,5 +58,5 @@ def read_overrides(
 
     read = DoorOverrides(values, ignored)
     if read.warning:
-        standard_streams.say(f"{program}: {read.warning}\n")
+        standard_streams.write_stderr(f"{program}: {read.warning}\n")
     return read

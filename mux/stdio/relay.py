@@ -160,11 +160,11 @@ def _clear(path: Path) -> None:
 def _print_address(url: str, listener: socket.socket) -> None:
     """Say where the relay listens, in the native listener's words: programs look for them."""
     if url.startswith(UNIX):
-        standard_streams.say(f"  listening on: {url}\n")
+        standard_streams.write_stderr(f"  listening on: {url}\n")
         return
     host, port = listener.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    standard_streams.say(
+    standard_streams.write_stderr(
         f"codex app-server (WebSockets)\n  listening on: ws://{where}\n"
         f"  readyz: http://{where}/readyz\n  healthz: http://{where}/healthz\n"
     )
@@ -200,7 +200,7 @@ class _Relay:
         except OSError:
             pass  # one of the two went away meanwhile
         except AppmuxError as error:
-            standard_streams.say(f"appmux-codex: {error}\n")
+            standard_streams.write_stderr(f"appmux-codex: {error}\n")
         finally:
             self.places.release()
 
@@ -227,7 +227,7 @@ class _Relay:
     def _judge(self, headers: Mapping[bytes, bytes]) -> None:
         assert self.overrides is not None
         if text := self.overrides.answered(headers.get(OVERRIDES)):
-            standard_streams.say(f"appmux-codex: {text}\n")
+            standard_streams.write_stderr(f"appmux-codex: {text}\n")
 
     def _shake_hands(self, client: socket.socket, broker: socket.socket) -> None:
         """Pass on the upgrade with the overrides in it, and its answer. Raises ``OverrideError``.

@@ -84,10 +84,19 @@ def digest_of(line: bytes) -> str:
 
 
 def read(line: bytes) -> Record | None:
-    """Parse a line as a record; None if it isn't one."""
+    """Parse a line as a record; None if it isn't one, all of whose fields can be read."""
+    whole = fields(line)
     try:
-        return _record_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None if whole is None else msgspec.convert(whole, Record)
+    except msgspec.ValidationError:
+        return None
+
+
+def fields(line: bytes) -> dict[str, Any] | None:
+    """Parse a line as an object, with all that is in it; None if that can't be read."""
+    try:
+        return _object_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -95,7 +104,7 @@ def read_head(directory: Path) -> Head | None:
     """Read ``head.json``; None if it is missing or holds no head. Raises ``OSError``."""
     try:
         return _head_decoder.decode(private_file.read(directory / HEAD, foreign=True))
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -308,5 +317,5 @@ def _range(first: int, last: int) -> str:
     return f"record {first} is" if first == last else f"records {first} to {last} are"
 
 
-_record_decoder = msgspec.json.Decoder(Record)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 _head_decoder = msgspec.json.Decoder(Head)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -124,7 +123,7 @@ class _Reading:
                 for piece in reversed(pieces):
                     place -= len(piece)
                     if whole:
-                        self._take(piece + rest)
+                        self._add(piece + rest)
                         taken = place
                         if self._is_full():
                             return taken
@@ -137,15 +136,15 @@ class _Reading:
             self.unreadable += taken == end
             return at if taken == end else taken
         if whole:
-            self._take(rest)
+            self._add(rest)
         return 0
 
-    def _take(self, text: bytes) -> None:
+    def _add(self, text: bytes) -> None:
         record = audit_chain.read(text) if len(text) <= LINE_BYTES else None
         if record is None:
             self.unreadable += 1
         elif self._is_wanted(record.kind):
-            self.records.append(msgspec.json.decode(text))
+            self.records.append(audit_chain.fields(text) or {})
             self.size += len(text)
 
     def _is_wanted(self, kind: str) -> bool:

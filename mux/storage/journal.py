@@ -339,7 +339,7 @@ class Store:
         self._pending = pending[gone:]
         self._pending_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._pending)
         if not self.trouble:
-            self._behind.trouble.say(
+            self._behind.trouble.report(
                 f"the journal {self._recorder.path} takes entries more slowly than they come; some"
                 " were dropped; look after its disk"
             )

@@ -101,7 +101,7 @@ class Reader:
         """Return entries as `Store.read` does, and whether these are all.
 
         Opens a new connection if ``generation`` isn't that of the last call. Raises
-        ``sqlite3.Error``, and ``Broken`` if the file doesn't hold what was written.
+        ``sqlite3.Error``, and ``BrokenFile`` if the file doesn't hold what was written.
         """
         self._open(generation)
         assert self._connection
@@ -232,5 +232,5 @@ def _entries(row: Row, after: int, until: int) -> list[Entry]:
 def _checked(row: Row) -> Row:
     *key, crc, body = row
     if type(body) is not bytes or crc != journal_schema.checksum(body, *key):
-        raise sqlite.Broken(f"what it holds at {row[0]} isn't what was written")
+        raise sqlite.BrokenFile(f"what it holds at {row[0]} isn't what was written")
     return row

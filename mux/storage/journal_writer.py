@@ -145,7 +145,7 @@ class JournalWriter:
             self._connect(adopt=False)
         elif self._identity != sqlite.identity(self.path):
             # SQLite would keep writing into the file without a name, and the entries be lost.
-            raise sqlite.Removed("it was removed or replaced")
+            raise sqlite.FileReplaced("it was removed or replaced")
         assert self._connection
         return self._connection
 
@@ -319,7 +319,7 @@ class JournalWriter:
 def _life(connection: sqlite3.Connection) -> FileState | None:
     """Read the file's state; None for a new file.
 
-    Raises ``Broken`` if the file hasn't the tables of its version.
+    Raises ``BrokenFile`` if the file hasn't the tables of its version.
     """
     try:
         row = connection.execute("SELECT epoch, reserved, earliest FROM life").fetchone()
@@ -334,12 +334,12 @@ def _life(connection: sqlite3.Connection) -> FileState | None:
         )
     except sqlite3.OperationalError as failure:
         if sqlite.code(failure) == sqlite3.SQLITE_ERROR:
-            raise sqlite.Broken(str(failure)) from failure
+            raise sqlite.BrokenFile(str(failure)) from failure
         raise
     if row is None:
         return None
     if type(row[0]) is not str or not row[0]:
-        raise sqlite.Broken("its epoch is garbled")
+        raise sqlite.BrokenFile("its epoch is garbled")
     return FileState(row[0], *_whole(*row[1:], *(last or (0,))))
 
 
@@ -380,9 +380,9 @@ def _until(excess: int, candidates: Iterable[Victim]) -> list[Victim]:
 
 
 def _whole(*columns: object) -> tuple[int, ...]:
-    """Return the columns. Raises ``Broken`` unless they are integers: SQLite promises none."""
+    """Return the columns. Raises ``BrokenFile`` unless they are integers: SQLite promises none."""
     if not all(type(column) is int for column in columns):
-        raise sqlite.Broken("its numbers are garbled")
+        raise sqlite.BrokenFile("its numbers are garbled")
     return cast("tuple[int, ...]", columns)
 
 

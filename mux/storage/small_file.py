@@ -148,6 +148,6 @@ class SmallFile:
             " is tried again and again"
         )
         if self._matters:
-            self._trouble.say(f"{text}, and until then {self.until()}")
+            self._trouble.report(f"{text}, and until then {self.until()}")
         else:
             log.warning(text)

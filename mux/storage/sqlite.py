@@ -43,11 +43,11 @@ class StoreError(AppmuxError):
     """A file of ours can't be used, or not now. The text says why and what to do."""
 
 
-class Broken(sqlite3.DatabaseError):
+class BrokenFile(sqlite3.DatabaseError):
     """The file isn't one of this form, or isn't whole. It is to be moved aside."""
 
 
-class Removed(OSError):
+class FileReplaced(OSError):
     """The open file no longer is the one under its name."""
 
 
@@ -72,8 +72,8 @@ class Form(msgspec.Struct, frozen=True):
 def connect(path: Path, form: Form) -> sqlite3.Connection:
     """Open the file for writing; make or migrate it as needed.
 
-    Raises ``StoreError`` if a newer appmux made it (nothing is changed then), ``Broken`` if it is
-    to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
+    Raises ``StoreError`` if a newer appmux made it (nothing is changed then), ``BrokenFile`` if it
+    is to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
     """
     for beside in SIDE_FILES:
         private_file.check(path.with_name(path.name + beside))
@@ -138,7 +138,7 @@ def _version(connection: sqlite3.Connection) -> int:
 def _migrate(connection: sqlite3.Connection, form: Form) -> None:
     version = _version(connection)
     if version > len(form.migrations):
-        raise Broken("its header is garbled")
+        raise BrokenFile("its header is garbled")
     for number, migration in enumerate(form.migrations[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -149,7 +149,7 @@ def _migrate(connection: sqlite3.Connection, form: Form) -> None:
         except sqlite3.OperationalError as failure:
             connection.execute("ROLLBACK")
             if code(failure) == sqlite3.SQLITE_ERROR:  # its tables aren't those of its version
-                raise Broken(str(failure)) from failure
+                raise BrokenFile(str(failure)) from failure
             raise
 
 
@@ -195,7 +195,7 @@ def code(failure: BaseException) -> int | None:
 
 def is_broken(failure: BaseException) -> bool:
     """Return whether the file itself is at fault: trying again won't help, a new file will."""
-    if isinstance(failure, Broken):
+    if isinstance(failure, BrokenFile):
         return True
     if not isinstance(failure, sqlite3.DatabaseError):
         return False
@@ -212,7 +212,7 @@ def advice(path: Path, failure: BaseException) -> str:
     number = failure.errno if isinstance(failure, OSError) else None
     if is_broken(failure):
         return "it is moved aside, and a new one begun"
-    if isinstance(failure, Removed):
+    if isinstance(failure, FileReplaced):
         return "a new one is begun"
     if isinstance(failure, private_file.UnfitError):
         return f"see after {failure.filename}"

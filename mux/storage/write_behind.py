@@ -50,14 +50,14 @@ class Trouble:
     def failed(self, text: str) -> None:
         """Note that an attempt failed."""
         self.back_off()
-        self.say(text)
+        self.report(text)
 
     def back_off(self) -> None:
         """Double the wait."""
         self.wait = min(2 * self.wait, LAST_RETRY) or FIRST_RETRY
 
-    def say(self, text: str) -> None:
-        """Say what is wrong; the log gets it once."""
+    def report(self, text: str) -> None:
+        """Report what is wrong; the log gets each text once."""
         if text != self.text:
             self.text = text
             log.error(text)

@@ -9,7 +9,7 @@ import os
 import select
 from typing import Final
 
-from mux.posix.standard_streams import say
+from mux.posix.standard_streams import write_stderr
 from mux.supervisor import processes
 from mux.supervisor.channel import Message
 from mux.supervisor.descriptor_store import DescriptorStore
@@ -116,7 +116,7 @@ class AppServers:
             lines = os.read(app.pipes.stderr, STDERR_BYTES)
         except BlockingIOError:
             return  # the broker has made it so
-        say(lines.decode(errors="replace"))
+        write_stderr(lines.decode(errors="replace"))
         app.drained = bool(lines)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────

@@ -37,7 +37,7 @@ import array
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 VERSION: Final = 1
@@ -54,8 +54,11 @@ READ_BYTES: Final = 64 * 1024
 MOST_BYTES: Final = 8 * 1024 * 1024
 """Most bytes of a message: an environment may have 2 MiB and more."""
 
-MOST_DESCRIPTORS: Final = 64
-"""Most descriptors of a message: three pipes, or as many listeners as anybody has."""
+MOST_DESCRIPTORS: Final = 253
+"""Most descriptors of a message: the kernel passes no more at once."""
+
+MOST_LISTENERS: Final = MOST_DESCRIPTORS - 3
+"""Most listeners that are held: a hello has them, and three pipes."""
 
 Message = dict[str, Any]
 
@@ -100,21 +103,51 @@ class Channel:
         self._buffer += data
         return self._whole()
 
+    def rest(self) -> Iterator[tuple[Message, list[int]]]:
+        """Yield what the peer had said before it ended, as far as that can be read."""
+        self.socket.setblocking(False)
+        while True:
+            try:
+                messages = self.receive()
+            except (OSError, ValueError):
+                return
+            if messages is None:
+                return
+            yield from messages
+
     def _whole(self) -> list[tuple[Message, list[int]]]:
-        messages: list[tuple[Message, list[int]]] = []
+        read: list[Message] = []
         while len(self._buffer) >= HEADER_BYTES:
             size = int.from_bytes(self._buffer[:HEADER_BYTES], "big")
             if size > MOST_BYTES:
                 raise OSError(f"a message of {size} bytes")
             if len(self._buffer) < HEADER_BYTES + size:
                 break
-            message = json.loads(self._buffer[HEADER_BYTES : HEADER_BYTES + size])
+            read.append(_message(self._buffer[HEADER_BYTES : HEADER_BYTES + size]))
             self._buffer = self._buffer[HEADER_BYTES + size :]
-            count = int(message.get("descriptors", 0))
+        messages: list[tuple[Message, list[int]]] = []
+        for message in read:
+            count = message.get("descriptors", 0)
             messages.append((message, self._descriptors[:count]))
             del self._descriptors[:count]
         return messages
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and the descriptors that belong to no message."""
         self.socket.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _message(body: bytes) -> Message:
+    """Read a message. Raises ``ValueError``."""
+    try:
+        message = json.loads(body)
+    except RecursionError:
+        raise ValueError("a message that nests too deeply") from None
+    if not isinstance(message, dict):
+        raise ValueError("a message that is no object")  # noqa: TRY004 (of a peer)
+    count = message.get("descriptors", 0)
+    if type(count) is not int or count < 0:
+        raise ValueError("a message whose number of descriptors is none")
+    return message

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
-from mux.posix.standard_streams import say
+from mux.posix.standard_streams import write_stderr
 from mux.supervisor.lives import AppServer
 from mux.supervisor.processes import INHERITED, Pipes
 from mux.supervisor.service_manager import notify
@@ -55,7 +55,7 @@ class DescriptorStore:
         """For people: why an app-server that was kept isn't gone on with."""
         configured = environ.pop(VARIABLE, "")
         first = environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
-        self._found = _take(environ)
+        self._found = _inherited(environ)
         self.open = first and bool(environ.get("NOTIFY_SOCKET")) and bool(configured or self._found)
         self._memory: dict[str, Any] = {}
         self._file = -1
@@ -121,7 +121,9 @@ class DescriptorStore:
         try:
             handle = os.pidfd_open(pid)
         except OSError as failure:
-            say(f"appmux: systemd can't be given process {pid} to keep: {failure.strerror}\n")
+            write_stderr(
+                f"appmux: systemd can't be given process {pid} to keep: {failure.strerror}\n"
+            )
             return
         self.drop(name)
         self.keep(name, handle)
@@ -198,7 +200,7 @@ def _listener(at: int) -> str:
     return f"listener-{at}"
 
 
-def _take(environ: MutableMapping[str, str]) -> dict[str, int]:
+def _inherited(environ: MutableMapping[str, str]) -> dict[str, int]:
     """Take what was kept from among what systemd has handed over, by name without ``KEPT``.
 
     The sockets stay, the first one at ``INHERITED``, and the variables are made to say so.

@@ -29,11 +29,14 @@ class Opening:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.asked = False
-        """True once an app-server was asked for."""
-        messages = channel.receive() or []
+        self.requested_early = False
+        """True once an app-server was requested."""
+        messages: list[tuple[Message, list[int]]] = []
         while not messages:
-            messages = channel.receive() or []
+            received = channel.receive()
+            if received is None:
+                raise ConnectionResetError("it is gone")
+            messages = received
         (self.hello, self.descriptors), *self.messages = messages
 
     @classmethod
@@ -64,13 +67,13 @@ class Opening:
             )
         return opening
 
-    def ask_early(self, command: Sequence[object], environ: Mapping[str, str]) -> None:
+    def request_early(self, command: Sequence[object], environ: Mapping[str, str]) -> None:
         """Ask for an app-server, if none runs or has left anything to be looked at."""
         if self.hello["appServer"] is None:
             self.channel.socket.setblocking(True)
             self.channel.send(start(command, environ))
             self.channel.socket.setblocking(False)
-            self.asked = True
+            self.requested_early = True
 
 
 def start(command: Sequence[object], environ: Mapping[str, str]) -> Message:

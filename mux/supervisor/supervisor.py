@@ -18,6 +18,7 @@ Used by ``cli.entry``.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -26,9 +27,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from mux.posix.standard_streams import say
+from mux.posix.standard_streams import write_stderr
 from mux.supervisor import processes
 from mux.supervisor.app_servers import AppServers
+from mux.supervisor.broker_messages import flaw
 from mux.supervisor.channel import VERSION, Channel, Message
 from mux.supervisor.descriptor_store import BROKER, DescriptorStore
 from mux.supervisor.lives import NEVER, Broker
@@ -149,7 +151,7 @@ class Supervisor:
                 theirs.fileno(), self.sockets, self.environ, self.hangup_ignored
             )
         except OSError as failure:
-            say(f"appmux: no broker can be started: {failure.strerror}\n")
+            write_stderr(f"appmux: no broker can be started: {failure.strerror}\n")
             ours.close()
             theirs.close()
             self._start_later()
@@ -186,7 +188,7 @@ class Supervisor:
             self.broker.channel.send(message, descriptors or [])
         except OSError as failure:
             if not isinstance(failure, ConnectionError):  # else it is gone, which `_reap` sees
-                say(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
+                write_stderr(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
 
     def _broker_ended(self, broker: Broker, status: int) -> None:
         self.broker = None
@@ -208,7 +210,9 @@ class Supervisor:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
             app = self.apps.running
             survivor = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
-            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n")
+            write_stderr(
+                f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n"
+            )
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
@@ -271,8 +275,8 @@ class Supervisor:
         self._on_time()
 
     def _milliseconds(self) -> int | None:
-        moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
-        soonest = min(*moments, self.apps.next_step)
+        waits = self.next_broker, self._orphaned_at(), self._hangs_at(), self.apps.next_step
+        soonest = min(waits)
         if soonest == NEVER:
             return None
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
@@ -308,14 +312,25 @@ class Supervisor:
         except ConnectionResetError:  # it ended without having read all that we said
             messages = None
         except (OSError, ValueError) as failure:
-            say(f"appmux: the broker says what can't be read: {failure}\n")
+            write_stderr(f"appmux: the broker says what can't be read: {failure}\n")
             messages = None
         if messages is None:
             broker.deaf = True
             broker.channel.close()  # if it hasn't ended yet, it does now
-            return
-        for message, descriptors in messages:
+        for message, descriptors in messages or ():
+            self._hear(broker, message, descriptors)
+
+    def _hear(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
+        if (wrong := flaw(message, descriptors)) is None:
             self._handle(broker, message, descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        write_stderr(
+            f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n"
+        )
+        if message["say"] == "start":
+            self._send_to_broker({"say": "failed", "errno": errno.EINVAL})
 
     def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
@@ -352,9 +367,8 @@ class Supervisor:
             os.close(descriptor)
 
     def _let_listeners_go(self) -> None:
-        for _url, descriptor in self.listeners:
-            os.close(descriptor)
-        self.listeners = []
+        while self.listeners:
+            os.close(self.listeners.pop()[1])
 
     def _reap(self) -> None:
         ended, broker = self.apps.reap(), self.broker
@@ -363,37 +377,28 @@ class Supervisor:
         if broker is not None and (status := broker.reap()) is not None:
             self._last_words(broker)
             self._broker_ended(broker, status)
-        ours = (self.apps.running, self.broker)
-        processes.reap_orphans([each.pid for each in ours if each is not None])
+        processes.reap_orphans([each.pid for each in (self.apps.running, self.broker) if each])
 
     def _last_words(self, broker: Broker) -> None:
         """Hear what a broker said before it ended."""
-        if broker.deaf:
-            return
-        broker.channel.socket.setblocking(False)
-        while self.broker is broker:
-            try:
-                messages = broker.channel.receive()
-            except (OSError, ValueError):
-                return
-            if messages is None:
-                return
-            for message, descriptors in messages:
-                self._handle(broker, message, descriptors)
+        for message, descriptors in () if broker.deaf else broker.channel.rest():
+            self._hear(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()
         if self.next_broker <= now:
             self._start_next()
         if self._orphaned_at() <= now:
-            say(f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n")
+            write_stderr(
+                f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n"
+            )
             self.orphan_since, self.ever_served = NEVER, False
             self.apps.end()
             if self.broker is None:
                 self._stop(1)
         broker, due = self.broker, self._hangs_at() <= now
         if broker is not None and due and (self.stopping or not broker.excuse(now, self.watchdog)):
-            say(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
+            write_stderr(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             broker.alive_at = NEVER
             os.kill(broker.pid, signal.SIGKILL)

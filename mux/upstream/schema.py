@@ -73,7 +73,7 @@ class CodexSchema:
 
     binary: Path
     state_dir: Path
-    tell: Callable[[Gate | None], None]
+    on_gate: Callable[[Gate | None], None]
     """Called with the result; None if there is none."""
     version: str | None = None
     """Version of the codex whose result is in force; None while there is no result."""
@@ -102,7 +102,7 @@ class CodexSchema:
             if which == identity_text(self.binary):  # else ``learn`` will be called for the new one
                 self._learned = which
                 self.version = None if gate is None else gate.version
-                self.tell(gate)
+                self.on_gate(gate)
 
     async def _find(self, which: str) -> Gate:
         stored = await trio.to_thread.run_sync(_read_kept, self.state_dir, which)

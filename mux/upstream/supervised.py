@@ -55,8 +55,8 @@ class Supervision:
     """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
-    asked: bool = False
-    """True if an app-server was asked for that nobody has wanted yet."""
+    requested_early: bool = False
+    """True if an app-server was requested early, and ``start`` hasn't claimed it yet."""
     unheard: list[tuple[Message, list[int]]] = attrs.field(factory=list)
     """Messages that were received, and not dealt with."""
     kept: bool = False
@@ -68,8 +68,8 @@ class Supervision:
     renew: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when the broker is to end for the next one, which goes on with the app-server."""
     _served: bool = False
-    _holds: bool = True
-    """False once nothing is left to hold: the supervisor ends, too."""
+    _is_last: bool = False
+    """True once the supervisor is to end with this broker, or is gone."""
     _process: SupervisedProcess | None = None
     _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
     """The process that was asked for, or the error's number."""
@@ -96,7 +96,7 @@ class Supervision:
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
-            opening.asked,
+            opening.requested_early,
             opening.messages,
             hello.get("kept", False),
             hello.get("trouble"),
@@ -108,23 +108,29 @@ class Supervision:
 
     def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
         """Have these listening sockets held, and no others, for the next broker."""
+        if self._is_last:
+            return
         urls = [url for url, _ in listeners]
-        self._holds = bool(urls)
         self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
+
+    def hold_none(self) -> None:
+        """Have nothing held any more: the supervisor ends with this broker."""
+        self.hold(())
+        self._is_last = True
 
     def serving(self, orphan_wait: float) -> None:
         """Say that clients are served. ``orphan_wait``: see ``[upstream]``."""
         self._served = True
-        self.tell(say="serving", orphanWait=orphan_wait)
+        self.send(say="serving", orphanWait=orphan_wait)
 
     def is_followed(self) -> bool:
         """Return whether another broker goes on with the listeners, however this one ends.
 
         The supervisor starts none after one that failed where none had served.
         """
-        return self._holds and (self._served or self.lives > 0)
+        return not self._is_last and (self._served or self.lives > 0)
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
         self._send(message)
 
@@ -155,7 +161,7 @@ class Supervision:
                 if self.kept:
                     self.renew()
                     return
-                self._holds = False
+                self._is_last = True
                 if self._process is not None:
                     self._process.orphaned()
                 self.gone()
@@ -184,15 +190,15 @@ class Supervision:
 
         Raises ``OSError`` if it can't be run.
         """
-        if not self.asked:
+        if not self.requested_early:
             self._send(start(command, environ))
-        self.asked = False
+        self.requested_early = False
         answer = await self._answered.receive()
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer), str(command[0]))
         return answer
 
-    def take(self, left: RunningAppServer) -> SupervisedProcess:
+    def adopt(self, left: RunningAppServer) -> SupervisedProcess:
         """Take the app-server over that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)
@@ -202,7 +208,7 @@ class Supervision:
 
     def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
         self._process = SupervisedProcess(self, pid, descriptors)
-        self.tell(say="taken")
+        self.send(say="taken")
         return self._process
 
 
@@ -224,7 +230,7 @@ class Stdin(trio.abc.SendStream):
 
     async def aclose(self) -> None:
         if self._supervision is not None:
-            self._supervision.tell(say="close")
+            self._supervision.send(say="close")
             self._supervision = None
         await self.pipe.aclose()
 
@@ -263,7 +269,7 @@ class SupervisedProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Have the supervisor send a signal, unless the process has ended."""
         if self.returncode is None:
-            self._supervision.tell(say="signal", number=int(number))
+            self._supervision.send(say="signal", number=int(number))
 
     def terminate(self) -> None:
         """Ask the process to end."""

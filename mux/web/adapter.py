@@ -166,8 +166,8 @@ class _Exchange:
     async def _send_continue(self) -> None:
         """Send 100 Continue to a peer that waits for it before its body."""
         if self.parser.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[])
-            await self._write(self.parser.send(go_on) or b"")
+            carry_on = h11.InformationalResponse(status_code=100, headers=[])
+            await self._write(self.parser.send(carry_on) or b"")
 
     async def pour(self, write: transfer.Write) -> bool:
         """Have a thread receive what there is of the body, and write it (see `POUR`).

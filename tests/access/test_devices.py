@@ -85,6 +85,24 @@ def test_a_token_belongs_to_one_device(book: DeviceRegistry) -> None:
     assert [each.name for each in book] == ["phone"]
 
 
+def test_a_key_belongs_to_one_browser(book: DeviceRegistry) -> None:
+    add(book, "desk", "same", key="a key")
+    with pytest.raises(DeviceError, match="'desk' has this key already"):
+        add(book, "tablet", "same", key="a key")
+
+
+def test_the_key_of_a_browser_is_kept_and_a_device_with_a_token_has_none(
+    book: DeviceRegistry, tmp_path: Path, clock: Clock
+) -> None:
+    """Nor is one written for it: a version that knows of no browsers reads the book."""
+    add(book, "phone")
+    browser = add(book, "desk", key="a key")
+    assert (
+        [each.key for each in open_registry(tmp_path, clock)] == ["", browser.key] == ["", "a key"]
+    )
+    assert ["key" in each for each in json.loads(book.path.read_text())["devices"]] == [False, True]
+
+
 # -- names -----------------------------------------------------------------------------------------
 
 
@@ -319,7 +337,7 @@ def test_a_damaged_entry_is_refused(
     document = json.loads(book.path.read_text())
     for path in both(book):
         path.write_text(json.dumps(changed(document, key, value)))
-    with pytest.raises(DeviceRegistryError, match="an entry in it is damaged"):
+    with pytest.raises(DeviceRegistryError, match=rf"{book.path}: an entry in it is damaged"):
         open_registry(book.path.parent, clock)
 
 
@@ -374,6 +392,7 @@ def test_a_damaged_book_is_read_from_its_copy(
     (told,) = logs
     assert told["log_level"] == "error"
     assert f"{book.path} is damaged: set aside" in told["event"]
+    assert f"nothing is lost: {both(book)[1]} holds the same" in told["event"]
     assert Path(told["kept"]).read_bytes() == damage
     with capture_logs() as logs:
         assert list(open_registry(book.path.parent, clock)) == [device]

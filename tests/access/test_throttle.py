@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from mux.access import throttle
-from mux.access.throttle import Counted, LoginThrottle, network
+from mux.access.throttle import FailureCount, LoginThrottle, network
 
 
 def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
@@ -15,7 +15,7 @@ def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
     pauses = [failed.count("10.0.0.7:1", 100.0).pause for _ in range(12)]
     assert pauses[:6] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
     assert pauses[-1] == throttle.LONGEST_PAUSE
-    first = Counted(1, 0.0, loud=True)
+    first = FailureCount(1, 0.0, loud=True)
     assert failed.count("10.0.0.8:1", 100.0) == first
     assert failed.count("10.0.0.7:2", 100.0 + throttle.FORGOTTEN_AFTER) == first
     assert failed.total == 14

@@ -6,6 +6,8 @@ clients heard is compared (`transcript` says in what form). How to add one: `doc
 
 from __future__ import annotations
 
+import fcntl
+import pickle
 from pathlib import Path
 from typing import Final
 
@@ -61,8 +63,13 @@ def codex(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest, codex: Path) -> dict[str, Outcome]:
-    """All stories that were chosen, played: several at a time, so not one test after the other."""
+def outcomes(
+    request: pytest.FixtureRequest, codex: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Outcome]:
+    """All stories that were chosen, played: several at a time, so not one test after the other.
+
+    Workers of one run share them: the first one plays, and another that comes waits for it.
+    """
     named = {
         item.callspec.params["story"].name
         for item in request.session.items
@@ -71,9 +78,20 @@ def outcomes(request: pytest.FixtureRequest, codex: Path) -> dict[str, Outcome]:
         and isinstance(item.callspec.params["story"], Story)
     }
     chosen = [story for story in STORIES if story.name in named]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APPMUX_CODEX_BIN", str(codex))
-        return trio.run(perform, chosen)
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        shared = shared.parent
+    file = shared / f"conformance-{version_of(codex)}"
+    with file.open("ab+") as played:
+        fcntl.flock(played, fcntl.LOCK_EX)
+        played.seek(0)
+        if kept := played.read():
+            return dict(pickle.loads(kept))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("APPMUX_CODEX_BIN", str(codex))
+            found = trio.run(perform, chosen)
+        played.write(pickle.dumps(found))
+    return found
 
 
 @pytest.mark.parametrize("story", [pytest.param(story, id=story.name) for story in STORIES])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core.broker import Broker
-from mux.core.commands import Command, Publish, PublishRun, ReadJournal, TellWhenDrained
+from mux.core.commands import Command, Publish, PublishRun, ReadJournal, ReportWhenDrained
 from mux.core.events import ClientDrained, ClientLags, ClientLeft, Event, JournalExtent, JournalRead
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
@@ -68,7 +68,7 @@ class PacedStory(Story):
                 assert not self.disk or entries[0].seq > self.disk[-1].seq
                 self.disk += entries
                 super()._perform(command)
-            case TellWhenDrained(client):
+            case ReportWhenDrained(client):
                 self.waiting[client] = None
             case ReadJournal():
                 self.fetches.append(command)

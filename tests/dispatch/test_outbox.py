@@ -153,7 +153,7 @@ async def test_a_writer_begins_with_what_the_descriptor_does_not_take_and_stays(
 async def test_a_writer_begins_for_one_who_wants_to_know_when_there_is_room() -> None:
     async with _begun_when_needed() as (outbox, _, _, begun):
         outbox.on_drained = lambda: begun.append("drained")
-        outbox.tell_when_drained()
+        outbox.report_when_drained()
         assert begun == ["begun"]
         await trio.testing.wait_all_tasks_blocked()
         assert begun == ["begun", "drained"]
@@ -164,7 +164,7 @@ async def test_of_a_dropped_outbox_nothing_is_written_and_no_writer_begins() -> 
         outbox.discard()
         outbox.append(b"x")
         outbox.wake()
-        outbox.tell_when_drained()
+        outbox.report_when_drained()
         outbox.finish(b"bye")
         assert (outbox.owed, begun) == (0, [])
         theirs.setblocking(False)
@@ -314,14 +314,14 @@ async def test_drained_is_told_once_for_each_wish_and_full_again_after_it() -> N
             told.clear()
             pipe.gate, pipe.waiting = trio.Event(), trio.Event()
             outbox.append(b"x" * 101)
-            outbox.tell_when_drained()
+            outbox.report_when_drained()
             await pipe.waiting.wait()
             assert told == ["full"]
             pipe.gate.set()
             await trio.testing.wait_all_tasks_blocked()
             assert told == ["full", "drained"]
             assert outbox.owed == 0
-        outbox.tell_when_drained()  # it is drained already
+        outbox.report_when_drained()  # it is drained already
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["full", "drained", "drained"]
         outbox.finish()
@@ -335,7 +335,7 @@ async def test_drained_means_a_share_of_the_limit() -> None:
     outbox.on_drained = lambda: still.append(outbox.owed)
     for _ in range(2 * DRAINED_SHARE):
         outbox.append(b"x" * BATCH_BYTES)
-    outbox.tell_when_drained()
+    outbox.report_when_drained()
     outbox.finish()
     await outbox.write_to(pipe)
     assert told == ["full"]

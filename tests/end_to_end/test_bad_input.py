@@ -107,6 +107,12 @@ REFUSED: Final[dict[str, Refused]] = {
     "a trace of another shape": Refused(
         f'{{"id":7,"method":"{LIST}","params":{{}},"trace":5}}', INVALID, "`trace`", 7
     ),
+    "a trace with a number": Refused(
+        f'{{"id":7,"method":"{LIST}","params":{{}},"trace":{{"traceparent":5}}}}',
+        INVALID,
+        "`trace.traceparent` must be a string",
+        7,
+    ),
     "126 deep": Refused(_deep(126), INVALID, "nested deeper", 7),
     "1,000 deep": Refused(_deep(1000), PARSE, "nested deeper"),
     "100,000 deep": Refused(_deep(100_000), INVALID, MANY),

@@ -69,7 +69,7 @@ async def test_a_long_snapshot_is_of_the_shape_by_which_its_ends_are_found(metho
     turns = result["thread"]["turns"]
     assert [id.decode() for id in snapshot.line.turns] == [each["id"] for each in turns]
     assert len(turns) == 3
-    assert snapshot.tells_status
+    assert snapshot.has_status
     last = snapshot.last_turns(snapshot.end, set())
     assert last is not None
     assert last[0].id == turns[-1]["id"]

@@ -205,6 +205,8 @@ async def test_lines_that_are_dropped_without_an_answer() -> None:
         '"id":null',
         '"id":1,"id":1',
         '"id":1,"trace":5',
+        '"id":1,"trace":{"traceparent":5}',
+        '"id":1,"trace":{"tracestate":"x","trace\\u0073tate":"x"}',
     ]
     lines = [f'{{{top},"method":"{LIST}","params":{{}}}}' for top in tops]
     deep = "[" * 126 + "]" * 126

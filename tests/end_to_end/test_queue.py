@@ -33,6 +33,7 @@ def scripted() -> Scripted:
     model.on("wait", (Hold("gate"), Say("Waited.")))
     model.on("do one", Say("One."))
     model.on("do two", Say("Two."))
+    model.on("do at once", (Hold("breath"), Say("Done.")))
     return model
 
 
@@ -123,11 +124,12 @@ async def test_two_in_one_breath_on_an_idle_thread() -> None:
     async with scene() as on:
         on.broker.model.release("gate")
         await on.completed(on.turn)
-        words = [{"type": "text", "text": "do one", "text_elements": []}]
+        words = [{"type": "text", "text": "do at once", "text_elements": []}]
         params = {"threadId": on.thread, "input": words, "ifBusy": "queue"}
         ids = [(peer, await peer.ask("turn/start", params)) for peer in (on.desk, on.phone)]
         answers = [await peer.result(id) for peer, id in ids]
         assert sorted("turn" in each for each in answers) == [False, True]
+        on.broker.model.release("breath")
         await on.changed(on.phone, "started")
 
 

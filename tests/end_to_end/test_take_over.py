@@ -168,7 +168,7 @@ async def test_an_app_server_that_starts_in_the_gap_finds_the_broker() -> None:
 async def _held(path: Path) -> StartupLock:
     """The lock, once the app-server that has just started there lets go of it."""
     while True:
-        lock = StartupLock.take(path)
+        lock = StartupLock.acquire(path)
         if lock is not None:
             return lock
         await trio.sleep(LOOK_SECONDS)

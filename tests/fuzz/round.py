@@ -239,7 +239,7 @@ class Round:
                 found = (ResolvedPath(path or "/home/someone/work") for path in paths)
                 places = tuple(place if rng.random() < 0.95 else None for place in found)
                 self.waiting.append(events.Resolved(case, places))
-            case commands.TellWhenDrained(client):
+            case commands.ReportWhenDrained(client):
                 self.waiting.append(events.ClientDrained(client))
             case commands.ReadJournal(client, until=until, case=case):
                 self.waiting.append(events.JournalRead(client, (), until, case))

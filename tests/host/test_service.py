@@ -212,7 +212,7 @@ def test_on_a_mac_the_old_job_goes_before_the_new_one_comes(
     monkeypatch.setattr(steps, "TRY_AGAIN", 0.0)
     control = Launchctl({"dev.appmux"}, busy=2)
     where = Launchd({"HOME": str(tmp_path)}, control, uid=501)
-    places = service.look(where.files(spec(tmp_path)))
+    places = service.read_files(where.files(spec(tmp_path)))
     said: list[str] = []
     steps.perform(service.installing(where, places, start=True), said.append, control)
     plist = tmp_path / "Library" / "LaunchAgents" / "dev.appmux.plist"

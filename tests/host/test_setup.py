@@ -512,7 +512,7 @@ def test_whether_codex_can_reach_a_model(
         return subprocess.CompletedProcess(argv, 0, "", "WARNING: x\nLogged in using ChatGPT\n")
 
     well, words = expected
-    found = codex_login.look(Path("codex"), tmp_path, environ, tmp_path / "environment", codex)
+    found = codex_login.check(Path("codex"), tmp_path, environ, tmp_path / "environment", codex)
     assert (found.well, bool(found.remedy)) == (well, not well)
     assert words in found.words
 
@@ -521,6 +521,6 @@ def test_a_key_in_the_services_environment_file(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CUSTOM + 'env_key = "X_KEY"')
     file = tmp_path / "environment"
     file.write_text("X_KEY=secret\n")
-    found = codex_login.look(Path("codex"), tmp_path, {}, file)
+    found = codex_login.check(Path("codex"), tmp_path, {}, file)
     assert found.well
     assert "secret" not in found.words

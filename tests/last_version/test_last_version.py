@@ -111,7 +111,7 @@ def test_its_wishes_and_notices_are_there(state: Path) -> None:
     assert [each.what for each in ledger.steps(standing.thing)] == [
         each["what"] for each in NOTICE["steps"]
     ]
-    assert len(ledger.things(10)) == 2
+    assert len(ledger.newest(10)) == 2
     ledger.close()
 
 

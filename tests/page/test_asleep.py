@@ -17,7 +17,7 @@ import trio
 from playwright.sync_api import Browser, Page, expect
 
 from bench.slow_link import SlowLink, slow_link
-from mux.demo.scripted_model import Run, Say
+from mux.demo.scripted_model import Hold, Run, Say
 from tests.end_to_end.brokered import client
 from tests.end_to_end.chromium import PATIENCE
 from tests.end_to_end.lives import kill_app_server, life
@@ -51,7 +51,7 @@ class Away:
 
 
 @contextmanager
-def _away(browser: Browser, title: str) -> Iterator[tuple[Away, str]]:
+def _away(browser: Browser, title: str, clock: bool = True) -> Iterator[tuple[Away, str]]:
     with runtime() as host:
         links: list[SlowLink] = []
         name, _, port = host.origin.removeprefix("http://").partition(":")
@@ -67,13 +67,54 @@ def _away(browser: Browser, title: str) -> Iterator[tuple[Away, str]]:
         with browser.new_context(**PHONE) as context:
             context.set_default_timeout(PATIENCE)
             page = context.new_page()
-            page.clock.install()
+            if clock:
+                page.clock.install()
             page.goto(f"{links[0].origin}/#pair={host.ticket()}")
             page.get_by_role("button", name="Pair", exact=True).click()
             page.locator(".row", has_text=title).first.click()
             expect(page.locator(".thread .state-live")).to_be_visible()
             expect(page.locator(".agent")).to_be_visible()
             yield Away(host, links[0], page), thread
+
+
+FRAMES = """() => {
+    window.steps = [];
+    const length = () => [...document.querySelectorAll('.agent')].at(-1).textContent.length;
+    let before = length();
+    const look = () => {
+        const now = length();
+        if (now !== before) steps.push(now - before);
+        before = now;
+        requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+}"""
+"""Notes how many characters more the last text has, frame by frame."""
+
+A_FRAME = 3_500
+"""Characters that one frame draws at most: what is due, and the paragraph that it ends in."""
+
+
+def test_what_came_during_a_sleep_is_drawn_some_with_each_frame(browser: Browser) -> None:
+    with _away(browser, "Long asleep", clock=False) as (away, thread):
+        page, host = away.page, away.host
+        paragraphs = [f"Paragraph {n} says this. " + "And more. " * 60 + "\n\n" for n in range(80)]
+        said: tuple[str | Hold, ...] = ("It begins.\n\n", Hold("asleep"), *paragraphs)
+        host.now(host.model.on, "write a lot", Say(chunks=said))
+        _say(away, thread, "write a lot")
+        expect(page.locator(".agent").last).to_contain_text("It begins.")
+        host.now(away.link.lose)
+        page.evaluate("dispatchEvent(new Event('offline'))")
+        expect(page.locator(".thread .state-offline")).to_be_visible()
+        host.now(host.model.release, "asleep")
+        host.run(lambda: host.desk.wait_method("turn/completed", threadId=thread))
+        page.evaluate(FRAMES)
+        away.comes_back()
+        last = page.locator(".agent").get_by_text("Paragraph 79 says this.")
+        expect(last).to_be_in_viewport(timeout=PATIENCE)
+        steps = page.evaluate("steps")
+        assert sum(steps) > 40_000
+        assert max(steps) < A_FRAME
 
 
 def _say(away: Away, thread: str, words: str) -> None:

@@ -626,7 +626,7 @@ async def test_a_page_whose_origin_has_ended_is_told_once_and_dropped(tmp_path: 
         stays = pushes.register("phone", "ntfy", topic, "full")
         pushes.send("phone", push(collapse="before"))  # of no use to a page that isn't there
         for _look in range(3):
-            pushes.tell_last(ENDED, lambda: push(id="last", kind="moved", collapse="last"))
+            pushes.push_last(ENDED, lambda: push(id="last", kind="moved", collapse="last"))
         pushes.send("phone", push(id="after", collapse="after"))
         stand.otherwise = lambda heard: Said(503 if "/push/" in heard.path else 200)
         async with running(pushes):

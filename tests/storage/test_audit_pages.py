@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mux.cli.oversight.audit import shown
 from mux.storage import audit_chain, audit_pages
 from mux.storage.audit_pages import AuditPageError, read_page
 from mux.storage.audit_writer import DAY, AuditWriter, PendingRecord
@@ -122,6 +124,58 @@ def test_lines_that_are_no_records_are_passed_over_and_counted(tmp_path: Path) -
     found = pages(directory, limit=2)
     assert numbers(found) == [3, 2, 1]
     assert sum(page.unreadable for page in found) == 3
+
+
+UNREADABLE = {
+    "no UTF-8 in a text": b'"\xff"',
+    "no UTF-8 in a key": b'{"\xff":1}',
+    "half a character": b'"\\ud800"',
+    "nested deeply": b"[" * 100_000 + b"]" * 100_000,
+    "nested without end": b"[" * 100_000,
+    "a number of 5000 digits": b"1" * 5000,
+    "a number beyond all": b"1e999",
+    "no number": b"NaN",
+}
+
+
+@pytest.mark.parametrize("damaged", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_record_whose_fields_cannot_be_read_is_none_for_anybody(
+    tmp_path: Path, damaged: bytes
+) -> None:
+    """A page passes over it, `appmux audit` and the chain's check tell it, the writer goes on."""
+    directory = written(tmp_path, [["a/b"] * 3])
+    (path,) = audit_chain.files(directory)
+    before = path.read_bytes().splitlines(keepends=True)
+    for at in range(3):
+        lines = [*before]
+        lines[at] = lines[at].replace(b'"text":""', b'"text":' + damaged)
+        path.write_bytes(b"".join(lines))
+        found = pages(directory, limit=2)
+        assert numbers(found) == [n for n in (3, 2, 1) if n != at + 1]
+        assert sum(page.unreadable for page in found) == 1
+        assert shown(lines[at].rstrip(b"\n")).startswith("(no record: ")
+        assert any(f"record {at + 1} " in fault for fault in audit_chain.verify(directory).faults)
+    written(directory, [["c/d"]])
+    assert pages(directory)[0].records[0]["kind"] == "c/d"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at": "0001-01-01T00:00:00+14:00"},
+        {"at": "9999-12-31T23:59:59-14:00"},
+        {"votes": [5, {"by": 5}, {}, None]},
+        {"votes": {"by": 5}},
+        {"by": {"client": {}, "name": [], "principal": None}},
+        {"config": 5, "text": "one"},
+    ],
+    ids=str,
+)
+def test_a_record_that_somebody_changed_is_printed_all_the_same(changed: dict[str, object]) -> None:
+    line = audit_chain.write(7, "2026-12-01T10:00:00.000Z", "a/b", {"text": "one"}, "0" * 64)
+    text = shown(json.dumps(json.loads(line) | changed).encode())
+    assert "a/b" in text
+    assert "text one" in text
 
 
 def test_what_is_not_a_whole_line_yet_is_no_record(tmp_path: Path) -> None:

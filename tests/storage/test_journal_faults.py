@@ -269,7 +269,7 @@ async def test_a_file_that_its_writer_finds_broken_is_replaced(
         await put(store, *entries(range(1, 11)))
 
         def malformed(_writer: JournalWriter, _connection: object, _floor: int) -> bool:
-            raise sqlite.Broken("database disk image is malformed")
+            raise sqlite.BrokenFile("database disk image is malformed")
 
         with monkeypatch.context() as broken_once:
             broken_once.setattr(JournalWriter, "_trim", malformed)

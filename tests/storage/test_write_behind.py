@@ -142,7 +142,7 @@ async def test_what_went_wrong_beside_the_write_is_not_over_with_it() -> None:
 
     def lose() -> None:
         disk.take = None
-        disk.behind.trouble.say("some were dropped")
+        disk.behind.trouble.report("some were dropped")
         disk.behind.lasts()
 
     disk.take = lose

@@ -45,7 +45,7 @@ def test_where_there_is_none_an_app_server_is_asked_for_at_once(supervisor: Chan
     supervisor.send(HELLO)
     with opened() as opening:
         assert VARIABLE not in os.environ
-        opening.ask_early(COMMAND, {"A": "b"})
+        opening.request_early(COMMAND, {"A": "b"})
     [(message, _)] = supervisor.receive() or []
     assert message["say"] == "start"
     assert message["command"] == list(COMMAND)
@@ -58,13 +58,19 @@ def test_one_that_was_left_an_app_server_looks_at_that_first(
 ) -> None:
     supervisor.send(HELLO | {"lives": 1, "appServer": 7, "generation": 1, "exited": exited})
     with opened() as opening:
-        opening.ask_early(COMMAND, {})
-        assert not opening.asked
+        opening.request_early(COMMAND, {})
+        assert not opening.requested_early
     assert supervisor.receive() is None
 
 
 def test_without_a_supervisor_there_is_nobody_to_ask() -> None:
     assert Opening.of({}) is None
+
+
+def test_a_supervisor_that_is_gone_is_not_waited_for(supervisor: Channel) -> None:
+    supervisor.close()
+    with pytest.raises(SupervisorError, match="says nothing: it is gone"):
+        Opening.of(os.environ)
 
 
 def test_another_version_is_said_plainly(supervisor: Channel) -> None:
@@ -79,7 +85,7 @@ async def test_what_was_asked_early_is_not_asked_again(supervisor: Channel, earl
     pipes = [descriptor for _ in range(3) for descriptor in os.pipe()]
     with opened() as opening:
         if early:
-            opening.ask_early(COMMAND, {})
+            opening.request_early(COMMAND, {})
         supervision = Supervision.open(opening)
         assert supervision is not None
         async with trio.open_nursery() as nursery:

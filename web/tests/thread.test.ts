@@ -6,6 +6,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { apply, emptyThread, join, takeOlder, takePages, type ThreadState } from "../src/journal/thread.ts";
 import { outputOf, shown, textOf } from "../src/journal/reading.ts";
+import { split } from "../src/journal/split.ts";
 import type { Message } from "../src/wire.ts";
 import { introductions, merged, pagesAfter, type Recording, recordings } from "./recorded.ts";
 
@@ -53,6 +54,27 @@ function comparable(state: ThreadState): unknown {
     turns: turns.map((each: any) => each.slice(0, 2)),
   };
 }
+
+test("a delta that is taken in by pieces is the same in the end, and no character is cut in two", () => {
+  fc.assert(
+    fc.property(recorded, fc.integer({ min: 1, max: 40 }), (recording, most) => {
+      const pieces = merged(recording.messages).flatMap((whole) => {
+        const found: Message[] = [];
+        let rest = whole;
+        for (let cut = split(rest, most); cut; cut = split(rest, most)) {
+          found.push(cut[0]);
+          rest = cut[1];
+          assert.ok(found.at(-1)!.params.delta.isWellFormed());
+        }
+        return [...found, rest];
+      });
+      assert.ok(pieces.every((each) => typeof each.params?.delta !== "string" || each.params.delta.length <= most + 1));
+      assert.deepEqual(shown(hear(begun(recording), pieces)), shown(hear(begun(recording), recording.messages)));
+    }),
+  );
+  const [first, rest] = split({ method: "m", params: { delta: "a\u{1f600}b" } } as Message, 2)!;
+  assert.deepEqual([first.params.delta, rest.params.delta], ["a\u{1f600}", "b"]);
+});
 
 test("the recordings are there, and say something", () => {
   assert.ok(recordings.length >= 6);

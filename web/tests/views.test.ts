@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { spans } from "../src/views/ansi.ts";
 import { filesOf, fileView } from "../src/views/changes.ts";
 import { lasted, pieces, plain, shortPath, within } from "../src/views/format.ts";
-import { blocks, GrowingText } from "../src/views/blocks.ts";
+import { blocks, GrowingText, upTo } from "../src/views/blocks.ts";
 import { emptyInbox, groups, takeChange, takePage } from "../src/threads/inbox.ts";
 import { readInvitation, tidyLetters } from "../src/connection/invitation.ts";
 
@@ -97,6 +97,21 @@ test("a text that grows is cut as one that came at once", () => {
       assert.deepEqual(cut(), blocks(text));
     }),
     { numRuns: 500 },
+  );
+});
+
+test("the beginning of a text has what was asked for, in whole blocks, and no block more", () => {
+  const texts = fc.array(fc.constantFrom("word ", "\n\n", "more words "), { maxLength: 30 });
+  fc.assert(
+    fc.property(texts, fc.nat(80), (pieces, most) => {
+      const text = pieces.join("");
+      const parts = new GrowingText(12).of(text);
+      const all = parts.flatMap((each) => each.blocks);
+      const begun = upTo(parts, most).flatMap((each) => each.blocks);
+      assert.deepEqual(begun, all.slice(0, begun.length));
+      assert.ok(begun.length === all.length || begun.join("\n").length >= most);
+      assert.ok(begun.length === 1 || begun.slice(0, -1).join("\n").length < most);
+    }),
   );
 });
 

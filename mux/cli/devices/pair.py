@@ -323,7 +323,7 @@ def _print_link(spec: PairingSpec, link: str, how: str) -> None:
 
 
 def _print(spec: PairingSpec, text: str) -> None:
-    output.say(text, err=spec.url_only)
+    output.echo(text, err=spec.url_only)
 
 
 async def _picture(spec: PairingSpec, link: str) -> None:

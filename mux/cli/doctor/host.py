@@ -57,7 +57,7 @@ async def codex(
         return [Finding("codex", "wrong", text, remedy)], None
     facts = {"path": str(path), "version": version}
     findings = [_version(version, path, facts), *_sandbox(environ)]
-    in_there = codex_login.look(
+    in_there = codex_login.check(
         path, codex_home(environ), environ, service.environment_file(), runner
     )
     verdict = "well" if in_there.well else "wrong"
@@ -191,7 +191,7 @@ def supervised(settled: Settled, environ: Mapping[str, str], runner: Runner = ru
     """Check the service, if it is installed; and NovaScale's beside it."""
     try:
         where = service.supervisor(environ, runner)
-        places = service.look(where.files(service.service_spec(settled, environ)))
+        places = service.read_files(where.files(service.service_spec(settled, environ)))
     except AppmuxError as failure:
         return [Finding("service", "note", str(failure))]
     return [_service(where, places), *_novascale(where, settled, Path(environ["HOME"]))]

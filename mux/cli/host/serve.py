@@ -74,7 +74,7 @@ def serve(
     opening = Opening.of(os.environ)
     if opening is not None and not take_over:
         environ = {k: v for k, v in os.environ.items() if k not in NOT_THE_APP_SERVERS}
-        opening.ask_early(app_server_command(binary, config.codex_args), environ)
+        opening.request_early(app_server_command(binary, config.codex_args), environ)
 
     import trio  # noqa: PLC0415 (most of a start, as what follows is)
 

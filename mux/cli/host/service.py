@@ -73,7 +73,7 @@ def install(
     ours.codex_of_service(settled, os.environ)  # says so, if the service won't find any
     where = ours.supervisor(os.environ)
     spec = ours.service_spec(settled, os.environ, allow_sudo=allow_sudo)
-    places = ours.look(where.files(spec))
+    places = ours.read_files(where.files(spec))
     where.require()
     if not where.occupies():
         ours.refuse_occupied(settled.config, os.environ, taking_over=take_over and not no_start)

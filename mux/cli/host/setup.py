@@ -173,7 +173,7 @@ def _require(where: Supervisor) -> None:
 
 def _print_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
-    login = codex_login.look(codex, home, environ, environment_file())
+    login = codex_login.check(codex, home, environ, environment_file())
     click.echo(f"  {login.words}" + (f": {login.remedy}" if login.remedy else ""))
 
 
@@ -206,7 +206,7 @@ def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
     if own:
         click.echo(f"addresses in the Tailnet's range: {', '.join(own)}")
     else:
-        output.say(
+        output.echo(
             "no Tailnet address (100.64.0.0/10) on this machine, so loopback is suggested, which"
             " phones reach only through a tunnel; `tailscale up` gives one, --host takes any other"
         )
@@ -258,7 +258,7 @@ def _offer_first_phone(config: Config, url: str, *, ask: bool, secure: bool) -> 
     Then send it test pushes, if it has a browser.
     """
     if not secure and invitation.is_loopback(url):
-        output.say(NOT_FROM_A_PHONE)
+        output.echo(NOT_FROM_A_PHONE)
         return
     if not (
         ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
@@ -272,7 +272,7 @@ def _offer_first_phone(config: Config, url: str, *, ask: bool, secure: bool) -> 
 
 def _offer_test_push(config: Config) -> None:
     """Send test pushes for as long as the person wants to see one."""
-    output.say(HOW_TO_TURN_ON)
+    output.echo(HOW_TO_TURN_ON)
     while click.confirm("Is push on? Then send a test", default=True):
         try:
             answers = notices.send_test(config.state_dir)

@@ -108,7 +108,7 @@ def shown(line: bytes) -> str:
     record = audit_chain.read(line)
     if record is None:
         return f"(no record: {visible(line[:100].decode(errors='replace'))})"
-    fields = json.loads(line)
+    fields = audit_chain.fields(line) or {}
     who = _who(fields.pop("by", None))
     rest = [
         f"{name} {_value(name, value)}"
@@ -122,7 +122,7 @@ def shown(line: bytes) -> str:
 def _when(at: str) -> str:
     try:
         local = datetime.fromisoformat(at).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):  # changed by somebody: a time beyond all calendars
         return at
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
@@ -143,7 +143,8 @@ def _value(name: str, value: Any) -> str:
     if name in ("digest", "config") and isinstance(value, str):
         return value[:DIGEST_SHOWN] + "…"
     if name == "votes" and isinstance(value, list):
-        return "; ".join(f"{_who(each['by'])}: {each['decision']}" for each in value)
+        votes = [each if isinstance(each, dict) else {} for each in value]
+        return "; ".join(f"{_who(each.get('by'))}: {each.get('decision')}" for each in votes)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)

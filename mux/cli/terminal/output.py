@@ -101,7 +101,7 @@ def prepare() -> None:
     )
 
 
-def say(text: str, *, err: bool = False) -> None:
+def echo(text: str, *, err: bool = False) -> None:
     """Print a paragraph; on a terminal its lines are broken between words."""
     if (sys.stderr if err else sys.stdout).isatty():
         width = shutil.get_terminal_size().columns

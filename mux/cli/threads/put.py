@@ -132,7 +132,7 @@ class _Upload:
         for _ in range(TRIES):
             try:
                 if at < length:
-                    at = self._go_on(url, at, length, task)
+                    at = self._send_rest(url, at, length, task)
                 if at >= length:
                     placed: dict[str, str] = _checked(self.web.get(url)).json()
                     return placed
@@ -154,7 +154,7 @@ class _Upload:
             raise PutError(f"the broker doesn't answer: {failure}") from failure
         return str(_checked(answer).headers["location"])
 
-    def _go_on(self, url: str, at: int, length: int, task: TaskID) -> int:
+    def _send_rest(self, url: str, at: int, length: int, task: TaskID) -> int:
         headers = TUS | {
             "Content-Length": str(length - at),
             "Content-Type": "application/offset+octet-stream",

@@ -12,13 +12,15 @@ from mux.core.protocol.scope import Scope
 
 
 class Declared(msgspec.Struct, omit_defaults=True):
-    """``initialize.params.capabilities.extensions.appmux``: this client knows the broker.
+    """``initialize.params.capabilities.extensions.appmux``, by which a client declares to know the
+    broker.
 
-    ``relay``: only a relay does, which takes the numbers off again. It is numbered and may replay;
-    everything else is as for a client that doesn't know the broker. ``person``: a person sits
-    before this client; what they do shows for a while that they look. (``mux/focus`` says more.)
-    ``coalesce``: milliseconds for which a delta may wait for others of its item, to come as one; at
-    most 1,000. Without it 50 for paired devices, and 0, at once, for all others.
+    ``relay``: sent by a relay alone, which takes the numbers off again. Its messages are numbered
+    and it may replay; everything else is as for a client that doesn't know the broker. ``person``:
+    true if a person sits before this client; for a while after each of their actions they count as
+    looking. (``mux/focus`` says more.) ``coalesce``: milliseconds for which a delta may wait for
+    others of its item, to come as one; at most 1,000. Without it 50 for paired devices, and 0, at
+    once, for all others.
     """
 
     version: int
@@ -30,8 +32,9 @@ class Declared(msgspec.Struct, omit_defaults=True):
 class Welcome(msgspec.Struct):
     """``appmux`` in the answer to ``initialize``, for a client that declared to know the broker.
 
-    ``epoch``, ``seq``: a cursor, the journal's head; ``began``: where this broker's life began.
-    ``generation``: which life of the app-server this is.
+    ``epoch``, ``seq``: the journal's head, as a cursor. ``began``: the seq at which this broker's
+    life began, or that of the first broker that had the same app-server. ``generation``: the number
+    of the app-server's life.
     """
 
     version: int
@@ -43,9 +46,11 @@ class Welcome(msgspec.Struct):
 
 
 class Numbered(msgspec.Struct):
-    """Top-level fields of a message, for a client that knows the broker; most carry one at most.
+    """Top-level fields of a message, for a client that knows the broker; most messages carry one at
+    most.
 
-    ``seq``: the number of a journaled message. ``cursor``: up to there it has all of the thread.
+    ``seq``: the number of a journaled message. ``cursor``: the place up to which the client now has
+    all of the thread.
     """
 
     seq: int | msgspec.UnsetType = msgspec.UNSET
@@ -56,7 +61,9 @@ class Numbered(msgspec.Struct):
 
 
 class Forbidden(msgspec.Struct):
-    """``data`` of error -32003: the scope that the request ``needs``, and those that you have."""
+    """``data`` of error -32003: the scope that the request needs (``needs``), and those that you
+    have.
+    """
 
     method: str
     needs: Scope
@@ -64,9 +71,10 @@ class Forbidden(msgspec.Struct):
 
 
 class Lost(msgspec.Struct):
-    """``data`` of errors -32010 and -32011. ``retryable``: the method only reads: ask again.
+    """``data`` of errors -32010 and -32011.
 
-    ``generation``: the life of the app-server that was asked.
+    ``retryable``: true if the method only reads, so that you may ask again. ``generation``: the
+    life of the app-server that was asked.
     """
 
     generation: int

@@ -12,11 +12,11 @@ from mux.core.protocol.scope import Scope
 
 
 class FileChange(msgspec.Struct, kw_only=True):
-    """One file of a change: how many lines come and go.
+    """The change of one file, with the number of lines added and removed.
 
-    ``kind``: add, delete or update; ``movedTo``: where an update moves it, or null. ``diff``: of an
-    update the hunks of a unified diff, else the file's lines; ``cut``: it is longer than that. In
-    ``mux/inbox`` these two aren't there.
+    ``kind``: add, delete or update. ``movedTo``: the path that an update moves the file to, or
+    null. ``diff``: the hunks of a unified diff for an update, else the file's lines. ``cut``: true
+    if the diff is longer than that. ``mux/inbox`` leaves these two out.
     """
 
     path: str
@@ -29,17 +29,17 @@ class FileChange(msgspec.Struct, kw_only=True):
 
 
 class OfferedTo(msgspec.Struct):
-    """A client that was offered it; ``name`` is null for one that gave none."""
+    """A client that was offered the request. ``name`` is null for a client that gave none."""
 
     id: int
     name: str | None
 
 
 class Vote(msgspec.Struct):
-    """A yes that didn't decide: whose, and what it would let happen. Texts are for people.
+    """A yes that didn't decide: who gave it, and what it would allow. Texts are for people.
 
-    ``counts``: false while the owner of the turn is waited for, or a person who looks.
-    ``machine``: true of one that a program gave by itself (see "Machines").
+    ``counts``: false while the owner of the turn is waited for, or a person who looks. ``machine``:
+    true if a program gave the vote by itself (see "Machines").
     """
 
     client: int | None
@@ -52,14 +52,18 @@ class Vote(msgspec.Struct):
 
 
 class Approval(msgspec.Struct):
-    """A server request that waits. ``params``: its own; ``item``: the one it is about, or null.
+    """A server request that waits.
 
-    ``needs``: the capability that one must have declared to answer, or null. ``policy`` (``first``,
+    ``params``: the request's own. ``item``: the item that the request is about, or null. ``needs``:
+    the capability that a client must have declared to answer, or null. ``policy`` (``first``,
     ``owner``, ``local``, ``quorum of 2``, several joined by ``and``) and ``waitsFor`` are texts for
-    people. From ``title`` on, what a person judges by, read from ``params`` and ``item``: the
-    thread that they see (``rootThreadId``) with its title and directory; the command as it will
-    run, and where; the diff of each file; the classes of risk; ``choices``, what may be answered as
-    ``decision`` (a form's ``action``); ``text``, the first question of a request for words.
+    people.
+
+    The fields from ``title`` on are what a person judges by, read from ``params`` and ``item``.
+    ``rootThreadId``: the thread that people see, with its ``title`` and ``directory``. ``command``,
+    ``cwd``: the command as it will run, and where. ``files``: the diff of each file. ``risks``: the
+    classes of risk. ``choices``: what may be answered as ``decision`` (as a form's ``action``).
+    ``text``: the first question of a request for words.
     """
 
     id: int
@@ -88,26 +92,32 @@ class Approval(msgspec.Struct):
 
 
 class ListParams(msgspec.Struct):
-    """``id``: only this one; else all."""
+    """Params of ``mux/approvals/list``. ``id``: list this approval alone; null: list all."""
 
     id: int | None = None
 
 
 class Approvals(msgspec.Struct):
-    """Oldest first."""
+    """All approvals that wait, the oldest first."""
 
     approvals: list[Approval]
 
 
 class AnswerParams(msgspec.Struct):
-    """``result``: what a client that was offered it would answer."""
+    """Params of ``mux/approvals/answer``.
+
+    ``result``: the answer that a client gives to which the request was offered.
+    """
 
     id: int
     result: Any
 
 
 class Answered(msgspec.Struct):
-    """The answer counts. ``decided``: false if its policy asks for more; then ``waitsFor`` what."""
+    """The answer counts.
+
+    ``decided``: false if the policy asks for more; ``waitsFor`` then says for what.
+    """
 
     id: int
     method: str
@@ -117,7 +127,7 @@ class Answered(msgspec.Struct):
 
 
 class Changed(msgspec.Struct):
-    """An approval that was offered to you, where its policy isn't ``first``."""
+    """An approval that was offered to you, and whose policy isn't ``first``."""
 
     id: int
     threadId: str | None
@@ -127,7 +137,10 @@ class Changed(msgspec.Struct):
 
 
 class Decider(msgspec.Struct, frozen=True):
-    """Whoever decided; it may have left. ``client`` is null for a device that answered a notice."""
+    """The client or device that decided; it may have left.
+
+    ``client`` is null for a device that answered a notice.
+    """
 
     client: int | None
     name: str | None
@@ -135,11 +148,13 @@ class Decider(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, kw_only=True):
-    """What became of a server request. ``decision``: its word, never what a question was answered.
+    """The end of a server request.
 
-    ``about``: its command, files or first question, in one line. ``how``: by the answer of a
-    ``client``, or of a ``notice`` on a lock screen; by ``votes`` that had to wait; ``abstained``:
-    nobody was left who could answer; ``withdrawn``: its turn, thread or app-server ended.
+    ``decision``: the word of the decision; the answers to a question are never told. ``about``: the
+    command, files or first question, in one line. ``how``: ``client`` and ``notice``: by the answer
+    of a client, or of a notice on a lock screen; ``votes``: by votes that had to wait;
+    ``abstained``: nobody was left who could answer; ``withdrawn``: the turn, thread or app-server
+    ended.
     """
 
     id: int
@@ -155,7 +170,7 @@ class Decided(msgspec.Struct, kw_only=True):
 
 
 class Refused(msgspec.Struct):
-    """Your answer to the server request counts for nothing: ``why`` says it to a person.
+    """Your answer to the server request doesn't count. ``why``: the reason, for a person.
 
     ``needs``: the scope that you lack, or ``local``: only a client on the broker's host may say
     yes.

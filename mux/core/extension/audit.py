@@ -20,8 +20,9 @@ MOST_KINDS = 64
 
 
 class AuditParams(msgspec.Struct):
-    """``kinds``: kinds of records, or what stands before the `/` of some; none: all.
+    """Params of ``mux/audit/list``.
 
+    ``kinds``: kinds of records, or the part before the `/` of several kinds; empty: all.
     ``cursor``: the ``nextCursor`` of the page before.
     """
 
@@ -31,7 +32,10 @@ class AuditParams(msgspec.Struct):
 
 
 class Actor(msgspec.Struct):
-    """Who acted. ``client``, ``name``: of the program, where one did; ``address``: whence."""
+    """The one who acted.
+
+    ``client``, ``name``: of the program, if one acted. ``address``: where it connected from.
+    """
 
     principal: str
     client: int | None = None
@@ -40,7 +44,10 @@ class Actor(msgspec.Struct):
 
 
 class AuditRecord(msgspec.Struct):
-    """``n``: its number in the log. ``at``: Unix seconds. ``fields``: what its kind has besides."""
+    """A record of the log.
+
+    ``n``: its number. ``at``: Unix seconds. ``fields``: the fields that its kind has besides.
+    """
 
     n: int
     at: float
@@ -50,11 +57,12 @@ class AuditRecord(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Newest first. ``nextCursor``: null if there are no older records.
+    """A page of records, the newest first.
 
-    A page may have fewer records than wanted, or none, and still a ``nextCursor``: it reads so much
-    and no more. ``unreadable``: lines passed over that are no records; `appmux audit --verify` on
-    the host says what became of them.
+    ``nextCursor``: null if there are no older records. A page reads a bounded part of the log, so
+    it may have fewer records than wanted, or none, and still a ``nextCursor``. ``unreadable``: the
+    number of lines passed over that are no records; `appmux audit --verify` on the host says what
+    became of them.
     """
 
     records: list[AuditRecord]

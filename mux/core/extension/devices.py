@@ -18,7 +18,10 @@ Kind = Literal["paired", "invite", "novascale"]
 
 
 class Grant(msgspec.Struct, rename="camel"):
-    """What a device gets. ``name`` empty: its own; ``lifetimeSeconds`` null: for ever."""
+    """The rights that a device gets.
+
+    ``name`` empty: the device's own name. ``lifetimeSeconds`` null: for ever.
+    """
 
     scopes: list[Scope]
     name: Name = ""
@@ -26,10 +29,11 @@ class Grant(msgspec.Struct, rename="camel"):
 
 
 class BeginParams(Grant, rename="camel"):
-    """What the device gets that comes with the ticket. ``letters``: eight of them as well.
+    """The rights of the device that comes with the ticket.
 
-    ``ticketSeconds``: how long the ticket lasts, 300 at most. ``replaces``: the device takes the
-    place of the one of that name, which is shut out when it comes.
+    ``letters``: true to get eight letters as well. ``ticketSeconds``: how long the ticket lasts,
+    300 at most. ``replaces``: true if the device takes the place of the one of that name, which is
+    shut out when the new one comes.
     """
 
     kind: Literal["paired", "invite"] = "paired"
@@ -39,10 +43,11 @@ class BeginParams(Grant, rename="camel"):
 
 
 class Begun(msgspec.Struct, rename="camel"):
-    """A ticket of one use. ``openDoor``: a WebSocket listener asks nobody for a token.
+    """A ticket of one use.
 
-    ``origins``: those of the broker's page that have a name. ``letters`` stand for the
-    ticket, for who can't open a link; those made before hold no more.
+    ``openDoor``: true if a WebSocket listener asks nobody for a token. ``origins``: those origins
+    of the broker's page that have a name. ``letters`` stand for the ticket, for people who can't
+    open a link; letters made before no longer hold.
     """
 
     id: int
@@ -54,14 +59,17 @@ class Begun(msgspec.Struct, rename="camel"):
 
 
 class Confirm(msgspec.Struct):
-    """The operator's word, once both codes were compared."""
+    """The operator's decision, once both codes were compared."""
 
     id: int
     accept: bool
 
 
 class Asked(msgspec.Struct):
-    """A device came with the ticket. ``code``: what it must show as well; ``from``: its address."""
+    """A device came with the ticket.
+
+    ``code``: the code that the device must show as well. ``from``: its address.
+    """
 
     id: int
     name: str
@@ -70,7 +78,7 @@ class Asked(msgspec.Struct):
 
 
 class Outcome(enum.Enum):
-    """How a pairing ended; ``again``: a used ticket came once more, which ends nothing."""
+    """The outcome of a pairing. ``again``: a used ticket came once more, which ends nothing."""
 
     PAIRED = "paired"
     DECLINED = "declined"
@@ -81,9 +89,10 @@ class Outcome(enum.Enum):
 
 
 class Ended(msgspec.Struct):
-    """What became of it.
+    """The end of a pairing.
 
-    ``name``: of the device in the book; ``from``: where a used ticket came from.
+    ``name``: the device's name in the register. ``from``: the address from which a used ticket
+    came.
     """
 
     id: int
@@ -96,35 +105,40 @@ class Ended(msgspec.Struct):
 
 
 class AddParams(Grant, rename="camel"):
-    """``tokenSha256``: the digest of the token that the device has, 64 hex digits in lower case."""
+    """Params of ``mux/devices/add``.
+
+    ``tokenSha256``: the digest of a token that the device has already, as 64 hex digits in lower
+    case.
+    """
 
     kind: Literal["novascale"] = "novascale"
     token_sha256: str | None = None
 
 
 class Named(msgspec.Struct):
-    """A device of the book."""
+    """The name of a paired device."""
 
     name: str
 
 
 class RenameParams(Named):
-    """``to``: its new name."""
+    """Params of ``mux/devices/rename``. ``to``: the device's new name."""
 
     to: str
 
 
 class ScopeParams(Named):
-    """``scopes``: all that it has from now on."""
+    """Params of ``mux/devices/scope``. ``scopes``: all scopes that the device has from now on."""
 
     scopes: list[Scope]
 
 
 class DeviceShown(msgspec.Struct, rename="camel"):
-    """A device. Moments are Unix seconds; ``expiresAt`` null: never; ``seenAt`` null: not yet.
+    """A paired device. Times are Unix seconds.
 
-    ``attached``: its connections now; ``address``: where it was seen last; ``proof``: by what it
-    is let in, a ``key`` being a browser's; ``self``: true of the one that asks.
+    ``expiresAt`` is null for never, ``seenAt`` for not yet. ``attached``: the number of its
+    connections now. ``address``: where it was seen last. ``proof``: what it is let in by: a token,
+    or a browser's ``key``. ``self``: true for the device that asks.
     """
 
     name: str
@@ -141,26 +155,32 @@ class DeviceShown(msgspec.Struct, rename="camel"):
 
 
 class Devices(msgspec.Struct):
-    """All that may come."""
+    """All paired devices."""
 
     devices: list[DeviceShown]
 
 
 class Added(DeviceShown, rename="camel"):
-    """``token``: made for it, shown this once; absent if it has one."""
+    """The device that was added.
+
+    ``token``: the token made for it, shown this once; absent if the device has one.
+    """
 
     token: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Revoked(msgspec.Struct):
-    """``closed``: how many connections of it were cut."""
+    """The device that was revoked. ``closed``: the number of its connections that were closed."""
 
     name: str
     closed: int
 
 
 class Limited(DeviceShown, rename="camel"):
-    """``closed``: how many connections of it were cut, to come back with the new scopes."""
+    """The device with its new scopes.
+
+    ``closed``: the number of its connections that were closed; they come back with the new scopes.
+    """
 
     closed: int
 
@@ -169,7 +189,7 @@ class Limited(DeviceShown, rename="camel"):
 
 
 class PairRequest(msgspec.Struct):
-    """The body of ``POST /v1/pair``. ``name``: 512 characters at most, ``nonce`` 128."""
+    """The body of ``POST /v1/pair``. ``name``: 512 characters at most. ``nonce``: 128 at most."""
 
     ticket: str
     name: str = ""
@@ -177,7 +197,7 @@ class PairRequest(msgspec.Struct):
 
 
 class Paired(msgspec.Struct, rename="camel"):
-    """200: the device's own token. ``expiresAt``: Unix seconds, null for never."""
+    """Status 200: the device's own token. ``expiresAt``: Unix seconds, null for never."""
 
     token: str
     name: str
@@ -198,7 +218,7 @@ WhyNot = Literal[
 
 
 class NotPaired(msgspec.Struct):
-    """400, 401, 403, 409, 410 and 429. ``message``: for a person."""
+    """Status 400, 401, 403, 409, 410 or 429. ``message``: for a person."""
 
     error: WhyNot
     message: str

@@ -11,16 +11,22 @@ from mux.core.protocol.envelope.text_limits import Name
 
 
 class DigestParams(msgspec.Struct):
-    """``after``: your cursor; null: from as far back as the journal reaches."""
+    """Params of ``mux/thread/digest``.
+
+    ``after``: your cursor; null: from as far back as the journal reaches.
+    """
 
     threadId: Name
     after: Cursor | None = None
 
 
 class DigestTurn(msgspec.Struct, kw_only=True):
-    """A turn. ``said``: the user's first words; ``lastLine``: the agent's last. ``error``: or null.
+    """A turn.
 
-    ``status``: completed, failed, interrupted, or inProgress. ``seconds``: null if it isn't known.
+    ``said``: the user's first words. ``lastLine``: the agent's last line. ``error``: its text, or
+    null.
+
+    ``status``: completed, failed, interrupted or inProgress. ``seconds``: null if unknown.
     """
 
     id: str
@@ -32,13 +38,19 @@ class DigestTurn(msgspec.Struct, kw_only=True):
 
 
 class DigestFile(FileChange, kw_only=True):
-    """A file that was changed, with the lines of all its changes; ``edits``: how many these are."""
+    """A file that was changed.
+
+    ``added`` and ``removed`` count the lines of all its changes, ``edits`` the changes.
+    """
 
     edits: int
 
 
 class FailedCommand(msgspec.Struct, kw_only=True):
-    """A command that failed. ``exitCode``: null if it never had one. ``lastLine``: its output's."""
+    """A command that failed.
+
+    ``exitCode``: null if it never had one. ``lastLine``: the last line of its output.
+    """
 
     turnId: str
     command: str
@@ -48,18 +60,20 @@ class FailedCommand(msgspec.Struct, kw_only=True):
 
 
 class DigestCommands(msgspec.Struct):
-    """How many commands ran to their end, and those that failed."""
+    """The number of commands that ran to their end, and the commands that failed."""
 
     ran: int
     failed: list[FailedCommand]
 
 
 class Digest(msgspec.Struct, kw_only=True):
-    """``seq``: the place up to which it tells: your next cursor. ``epoch``: in which that counts.
+    """A summary of what happened on the thread.
 
-    ``complete: false``: the journal doesn't reach back to your cursor, or there is more than is
-    told; then it is told from where the journal begins, and of each kind the latest. ``waiting``:
-    how many approvals and questions of the thread wait now. ``errors``: texts for people.
+    ``seq``: the place up to which it tells: your next cursor. ``epoch``: the epoch in which that
+    counts. ``complete: false``: the journal doesn't reach back to your cursor, or there is more
+    than is told; the summary then begins where the journal does, and has the latest of each kind.
+    ``waiting``: the number of approvals and questions of the thread that wait now. ``errors``:
+    texts for people.
     """
 
     complete: bool

@@ -14,13 +14,16 @@ How = Literal["changed", "created", "generated", "uploaded", "named"]
 
 
 class FilesOf(msgspec.Struct):
-    """The thread."""
+    """Params of ``mux/files/list``: the thread."""
 
     threadId: Name
 
 
 class ThreadFile(msgspec.Struct, kw_only=True):
-    """A file; ``path`` is on the host. ``turnId``: of the turn that told of it last, or null."""
+    """A file of a thread.
+
+    ``path``: its path on the host. ``turnId``: the turn that named it last, or null.
+    """
 
     path: str
     name: str
@@ -29,7 +32,7 @@ class ThreadFile(msgspec.Struct, kw_only=True):
 
 
 class ThreadFiles(msgspec.Struct):
-    """The latest file first.
+    """The files of a thread, the latest first.
 
     ``complete: false``: the journal doesn't reach back to the thread's beginning.
     """
@@ -39,14 +42,21 @@ class ThreadFiles(msgspec.Struct):
 
 
 class OpenParams(msgspec.Struct):
-    """``path``: as ``mux/files/list`` tells it, or any other, which needs more scopes."""
+    """Params of ``mux/files/open``.
+
+    ``path``: a path from ``mux/files/list``, or any other, which needs more scopes.
+    """
 
     threadId: Name
     path: str
 
 
 class Opened(msgspec.Struct, kw_only=True):
-    """``url``: relative; it is good until the whole file was sent once, or the seconds are over."""
+    """The way to a file's bytes.
+
+    ``url``: relative; it holds until the whole file was sent once, or until ``expiresInSeconds``
+    are over.
+    """
 
     url: str
     name: str
@@ -56,9 +66,10 @@ class Opened(msgspec.Struct, kw_only=True):
 
 
 class FileAdded(msgspec.Struct, kw_only=True):
-    """``by``: the principal's name. ``type``: as its sender says; empty if it says nothing.
+    """A file that somebody brought to the thread.
 
-    ``path`` is on the host; an agent opens it there.
+    ``by``: the principal's name. ``type``: as its sender says; empty if it says nothing. ``path``:
+    on the host; an agent opens it there.
     """
 
     threadId: str

@@ -13,7 +13,9 @@ from mux.core.protocol.scope import Scope
 
 
 class Cursor(msgspec.Struct):
-    """A client's place: the last seq that it has, and in which epoch that counts."""
+    """A client's place in the journal: the last seq that it has, and the epoch in which that
+    counts.
+    """
 
     epoch: str
     seq: int
@@ -24,10 +26,11 @@ MOST_THREADS = 1000
 
 
 class ReplayParams(msgspec.Struct):
-    """``merged``: consecutive deltas of an item may come as one.
+    """Params of ``mux/replay``.
 
-    The threads: ``threadIds``, or ``threadId`` for one. Without either: those that you follow, and
-    those that your predecessor followed.
+    ``merged``: consecutive deltas of an item may come as one. ``threadIds``: the threads, or
+    ``threadId`` for one. Without either: the threads that you follow, and those that your
+    predecessor followed.
     """
 
     after: Cursor
@@ -37,11 +40,13 @@ class ReplayParams(msgspec.Struct):
 
 
 class Replayed(msgspec.Struct):
-    """``seq`` is the journal's head, ``earliest`` the earliest cursor that can be replayed.
+    """The answer, before what was missed.
 
-    With ``complete: false`` nothing is sent or followed: take a snapshot. Else ``threads`` are
-    followed now; what was missed comes next. ``missing`` aren't: they couldn't be loaded, or the
-    answer by which they were joined had not come by this cursor. Take a snapshot of them.
+    ``seq``: the journal's head. ``earliest``: the earliest cursor that can be replayed. ``complete:
+    false``: nothing is sent or followed; take a snapshot. Else ``threads`` are followed from now
+    on, and what was missed comes next. ``missing``: threads that aren't followed: they couldn't be
+    loaded, or the answer by which they were joined had not come by this cursor. Take a snapshot of
+    each.
     """
 
     complete: bool
@@ -57,9 +62,9 @@ class Replayed(msgspec.Struct):
 
 
 class Present(msgspec.Struct):
-    """A client past ``initialize``. ``device``: its name, of one that was paired.
+    """A client past ``initialize``. ``device``: its name, if it was paired.
 
-    ``since`` and ``lastDrove`` are seconds ago; ``lastDrove`` is null for one that hasn't driven.
+    ``since``, ``lastDrove``: seconds ago; ``lastDrove`` is null for a client that hasn't driven.
     """
 
     id: int
@@ -75,7 +80,7 @@ class Present(msgspec.Struct):
 
 
 class Presence(msgspec.Struct):
-    """The whole picture, always."""
+    """All clients that are here; always the whole list."""
 
     clients: list[Present]
 

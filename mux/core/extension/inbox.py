@@ -30,9 +30,10 @@ LineOf = Literal["agent", "reasoning", "command", "output", "files", "tool", "us
 
 
 class InboxParams(msgspec.Struct):
-    """``search``: words of the title. ``follow``: whether to be told of changes from now on.
+    """Params of ``mux/inbox``.
 
-    ``cursor``: the ``nextCursor`` of the page before. Without ``follow`` that stays as it is.
+    ``search``: words of the title. ``follow``: true to be told of changes from now on, false to be
+    told no more; without it that stays as it is. ``cursor``: the ``nextCursor`` of the page before.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_PAGE)] = FIRST_PAGE
@@ -43,12 +44,13 @@ class InboxParams(msgspec.Struct):
 
 
 class Need(msgspec.Struct, kw_only=True):
-    """One thing that waits for a person. ``key`` tells it from others, and stays.
+    """A need: one thing that waits for a person.
 
-    ``rootThreadId``: the thread that a person sees; it differs for a sub-agent's. ``title`` and
-    ``directory`` are the root thread's; empty if they aren't known. The fields from ``id`` to
-    ``waitsFor`` belong to approvals and questions, those to ``risks`` to approvals (their diffs
-    have ``mux/approvals/list``), ``text`` to questions, the rest to a queue that is held.
+    ``key`` tells it from others, and stays. ``rootThreadId``: the thread that people see; another
+    one than ``threadId`` for a sub-agent. ``title``, ``directory``: the root thread's; empty if
+    unknown. Fields from ``id`` to ``waitsFor`` are there for approvals and questions, those to
+    ``risks`` for approvals (``mux/approvals/list`` has their diffs), ``text`` for questions, and
+    the rest for a queue that is held.
     """
 
     key: str
@@ -77,14 +79,16 @@ class Need(msgspec.Struct, kw_only=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """The last line of a thread, and of what it is one: the agent's text, a command's output…"""
+    """The last line of a thread, and the kind of item that it is from: the agent's text, a
+    command's output…
+    """
 
     text: str
     of: LineOf
 
 
 class Running(msgspec.Struct):
-    """The turn that runs. ``by``: who drives: the client that began it; null if none here did."""
+    """The turn that runs. ``by``: the client that began it; null if none here did."""
 
     id: str
     runningSeconds: float
@@ -99,12 +103,13 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class InboxThread(msgspec.Struct, kw_only=True):
-    """A thread. Times ending in ``At`` are Unix seconds; null if they aren't known.
+    """A thread. Times ending in ``At`` are Unix seconds, null if unknown.
 
-    ``title``: empty if it has none; ``preview``: the user's first words. ``readState`` is codex's
-    own (see ``thread/readState/update``), and ``unread`` what it says. ``turn`` and ``lastTurn``
-    are null if none runs, or none ended since the broker knows of the thread; so are ``lastLine``
-    and ``usage`` (codex's ``ThreadTokenUsage``). ``needs``: how many needs are under it.
+    ``title``: empty if it has none. ``preview``: the user's first words. ``readState``: codex's own
+    (see ``thread/readState/update``); ``unread``: what it says. ``turn``, ``lastTurn``: null if
+    none runs, or if none has ended since the broker knows of the thread. ``lastLine`` and ``usage``
+    (codex's ``ThreadTokenUsage``) are null likewise. ``needs``: the number of needs under the
+    thread.
     """
 
     id: str
@@ -128,7 +133,7 @@ class InboxThread(msgspec.Struct, kw_only=True):
 
 
 class ThreadChange(msgspec.Struct, kw_only=True):
-    """What changed of a thread: only the fields that did.
+    """The fields of a thread that changed, and no others.
 
     A thread that this connection has had on no page and in no change comes whole.
     """
@@ -154,18 +159,20 @@ class ThreadChange(msgspec.Struct, kw_only=True):
 
 
 class InboxAppServer(msgspec.Struct, frozen=True):
-    """The app-server: as in ``mux/status``."""
+    """The app-server, as in ``mux/status``."""
 
     state: str
     version: str
 
 
 class Inbox(msgspec.Struct, kw_only=True):
-    """``needs``: all that waits, oldest first, on every page. ``threads``: newest activity first.
+    """A page of the inbox.
 
-    The first page also has running and fresh threads that the app-server doesn't list. A later page
-    may repeat a thread. ``limits``: the account's, by limit id (empty for none), as the app-server
-    last told them; codex's ``RateLimitSnapshot``. ``host``: the name of the machine.
+    ``needs``: all needs, the oldest first, on every page. ``threads``: those with the newest
+    activity first. The first page also has running and fresh threads that the app-server doesn't
+    list. A later page may repeat a thread. ``limits``: the account's, by limit id (empty for none),
+    as the app-server last told them; codex's ``RateLimitSnapshot``. ``host``: the name of the
+    machine.
     """
 
     revision: int
@@ -178,10 +185,11 @@ class Inbox(msgspec.Struct, kw_only=True):
 
 
 class InboxChanged(msgspec.Struct, kw_only=True):
-    """The difference to what you had. ``needs``: new ones, and those that changed, whole.
+    """The difference to what you had.
 
-    ``needsGone``: their keys; ``threadsGone``: ids of threads that were archived, deleted, or are
-    shown to you no more. ``limits``: only those that changed.
+    ``needs``: new needs and changed ones, whole. ``needsGone``: keys of needs that are over.
+    ``threadsGone``: ids of threads that were archived, deleted, or are shown to you no more.
+    ``limits``: only those that changed.
     """
 
     revision: int
@@ -194,13 +202,19 @@ class InboxChanged(msgspec.Struct, kw_only=True):
 
 
 class UsageParams(msgspec.Struct):
-    """``threadIds``: only of these threads; else of all that are known to have used something."""
+    """Params of ``mux/usage``.
+
+    ``threadIds``: these threads alone; null: all that are known to have used something.
+    """
 
     threadIds: Annotated[list[Name], msgspec.Meta(max_length=MOST_NAMED)] | None = None
 
 
 class Usage(msgspec.Struct):
-    """As the app-server last told it. ``threads``: codex's ``ThreadTokenUsage`` by thread."""
+    """The usage, as the app-server last told it.
+
+    ``threads``: codex's ``ThreadTokenUsage`` by thread.
+    """
 
     threads: dict[str, Any]
     limits: dict[str, Any]

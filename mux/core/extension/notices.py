@@ -20,29 +20,33 @@ MOST_RECEIVED = 64
 
 
 class FocusParams(msgspec.Struct):
-    """The thread in your foreground, or null; ``active``: somebody looks."""
+    """The thread in your foreground, or null. ``active``: true if somebody looks."""
 
     threadId: Name | None
     active: bool = True
 
 
 class FocusHeld(msgspec.Struct):
-    """For how long it holds after you were last heard, whatever you say."""
+    """The seconds for which the focus holds after anything that you send."""
 
     holdsSeconds: float
 
 
 class ListParams(msgspec.Struct):
-    """The newest ``limit``, 1,000 at most; ``why``: with each step and delivery."""
+    """Params of ``mux/notices/list``: the newest ``limit``, 1,000 at most.
+
+    ``why``: true to get each step and delivery.
+    """
 
     limit: int = 50
     why: bool = False
 
 
 class Step(msgspec.Struct):
-    """One decision. ``device``: its name; null: of all. ``at``: Unix seconds.
+    """A decision about a notice.
 
-    ``what``: raised, sent, suppressed, withdrawn, over (it went nowhere), answered.
+    ``device``: the name of the device; null: all devices. ``at``: Unix seconds. ``what``: raised,
+    sent, suppressed, withdrawn, over (it went nowhere), answered.
     """
 
     at: float
@@ -52,9 +56,10 @@ class Step(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """What became of it at one endpoint; ``said``: the service's last word.
+    """The delivery to one endpoint.
 
-    ``arrived``: when the device said that it got it, in Unix seconds; null while it hasn't.
+    ``said``: the service's last answer. ``arrived``: when the device confirmed it, in Unix seconds;
+    null until then.
     """
 
     device: str
@@ -67,9 +72,10 @@ class Delivery(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """One thing. ``line``: what the notice says below its title where it tells all; or empty.
+    """A notice.
 
-    ``sentTo``: names of devices. ``over``: Unix seconds; null while it stands.
+    ``line``: the text below its title where all is told; or empty. ``sentTo``: names of devices.
+    ``over``: Unix seconds; null while it stands.
     """
 
     thing: str
@@ -86,22 +92,22 @@ class Told(msgspec.Struct):
 
 
 class Notices(msgspec.Struct):
-    """Newest first."""
+    """Notices, the newest first."""
 
     notices: list[Told]
 
 
 class ReadParams(msgspec.Struct):
-    """``id``: of a push that your device got."""
+    """Params of ``mux/notices/read``. ``id``: the id of a push that your device got."""
 
     id: str
 
 
 class NoticeRead(msgspec.Struct):
-    """What stands behind it. ``over``: Unix seconds; null while it stands.
+    """The notice behind a push. ``over``: Unix seconds; null while it stands.
 
-    Of an approval that waits: ``requestId`` is what ``mux/approvals/answer`` wants, ``params`` and
-    ``item`` are as in ``mux/approvals/list``; else they are null.
+    For an approval that waits, ``requestId`` is the id for ``mux/approvals/answer``, and ``params``
+    and ``item`` are as in ``mux/approvals/list``; else they are null.
     """
 
     id: str
@@ -120,10 +126,10 @@ class NoticeRead(msgspec.Struct):
 
 
 class RuleSet(msgspec.Struct):
-    """One rule: for a thread or a kind, for both, or for all. The most specific one counts.
+    """A rule: for a thread or a kind, for both, or for all. The most specific rule counts.
 
-    ``mode`` quiet: off between ``start`` and ``end`` (HH:MM; of ``timeZone``, an IANA name, else of
-    the host). ``until``: Unix seconds, after which the rule is gone; null: it stays.
+    ``mode`` quiet: off between ``start`` and ``end`` (HH:MM, in ``timeZone``, an IANA name, or else
+    in the host's). ``until``: Unix seconds, after which the rule is gone; null: it stays.
     """
 
     mode: Literal["on", "off", "quiet"]
@@ -136,13 +142,16 @@ class RuleSet(msgspec.Struct):
 
 
 class SettingsParams(msgspec.Struct):
-    """``device``: another than yours, by name; that needs ``admin``."""
+    """Params of ``mux/notices/settings/read``.
+
+    ``device``: the name of a device; null: yours. Another than yours needs ``admin``.
+    """
 
     device: str | None = None
 
 
 class Settings(msgspec.Struct):
-    """What a device wants to be told of. ``default``: what the host's settings add, below it."""
+    """The rules of a device. ``default``: the rules that the host's settings add below them."""
 
     device: str
     rules: list[RuleSet]
@@ -151,14 +160,17 @@ class Settings(msgspec.Struct):
 
 
 class WriteParams(msgspec.Struct):
-    """``rules`` take the place of those that were there."""
+    """Params of ``mux/notices/settings/write``. ``rules`` replace those that were there."""
 
     rules: list[RuleSet]
     device: str | None = None
 
 
 class SnoozeParams(msgspec.Struct):
-    """Nothing for so long; 0 ends it. Of one thread or kind, or of all."""
+    """Params of ``mux/notices/snooze``: no notices for so many seconds; 0 ends it.
+
+    Of one thread or kind, or of all.
+    """
 
     seconds: float
     threadId: Name | None = None
@@ -167,13 +179,16 @@ class SnoozeParams(msgspec.Struct):
 
 
 class TryParams(msgspec.Struct):
-    """``device``: a name; null: yours. Another than yours needs ``admin``."""
+    """Params of ``mux/notices/test``.
+
+    ``device``: the name of a device; null: yours. Another than yours needs ``admin``.
+    """
 
     device: str | None = None
 
 
 class Said(msgspec.Struct):
-    """What a service answered."""
+    """The answer of a push service."""
 
     endpoint: str
     device: str
@@ -183,16 +198,17 @@ class Said(msgspec.Struct):
 
 
 class Tested(msgspec.Struct):
-    """By endpoint."""
+    """The answers, by endpoint."""
 
     answers: list[Said]
 
 
 class RegisterParams(msgspec.Struct):
-    """``address``: the service's fields (see ``docs/push.md``); ``level``: how much it tells.
+    """Params of ``mux/push/register``.
 
-    ``navigate``: of a page, the URL that a tap opens, on the page's own origin; if it is left out,
-    that origin's ``/``. The push's id is added to it as ``notice``.
+    ``address``: the service's fields (see ``docs/push.md``). ``level``: how much a push tells.
+    ``navigate``: for a page, the URL that a tap opens, on the page's own origin; by default that
+    origin's ``/``. The push's id is added to it as ``notice``.
     """
 
     service: str
@@ -202,21 +218,24 @@ class RegisterParams(msgspec.Struct):
 
 
 class ReceivedParams(msgspec.Struct):
-    """``ids``: of pushes that your device got."""
+    """Params of ``mux/push/received``. ``ids``: ids of pushes that your device got."""
 
     ids: Annotated[list[Name], msgspec.Meta(max_length=MOST_RECEIVED)]
 
 
 class Received(msgspec.Struct):
-    """``known``: how many of them are your device's."""
+    """The device's confirmation was noted.
+
+    ``known``: how many of the ids are pushes to your device.
+    """
 
     known: int
 
 
 class Endpoint(msgspec.Struct):
-    """A place where a device is reached; never its address. Times in Unix seconds.
+    """A place where a device is reached; its address is never shown. Times are Unix seconds.
 
-    ``navigate``: the page that a tap opens, if a page registered it.
+    ``navigate``: the page that a tap opens, if a page registered the endpoint.
     """
 
     id: str
@@ -230,25 +249,32 @@ class Endpoint(msgspec.Struct):
 
 
 class UnregisterParams(msgspec.Struct):
-    """``id``: of the endpoint."""
+    """Params of ``mux/push/unregister``. ``id``: the endpoint's id."""
 
     id: str
 
 
 class Unregistered(msgspec.Struct):
-    """Whether it was there."""
+    """True if the endpoint was there."""
 
     removed: bool
 
 
 class PushListParams(msgspec.Struct):
-    """``all``: of every device; needs ``admin``."""
+    """Params of ``mux/push/list``.
+
+    ``all``: true for the endpoints of every device, which needs ``admin``.
+    """
 
     all: bool = False
 
 
 class Endpoints(msgspec.Struct):
-    """``services``: those that may be registered for, each with what an app must know first."""
+    """Endpoints.
+
+    ``services``: the services that a device may register for, each with what an app must know
+    first.
+    """
 
     endpoints: list[Endpoint]
     services: dict[str, dict[str, str]]

@@ -10,18 +10,21 @@ import msgspec
 
 
 class Described(msgspec.Struct, frozen=True):
-    """What a client's author reads of one thing. ``about``: one sentence; ``parts``: by name."""
+    """The description of a method, notification or shape.
+
+    ``about``: one sentence. ``parts``: examples by name.
+    """
 
     about: str
     parts: dict[str, msgspec.Struct]
 
 
 class Nothing(msgspec.Struct):
-    """No fields; what is sent nevertheless is ignored."""
+    """No fields. Fields that are sent nevertheless are ignored."""
 
 
 class Done(msgspec.Struct):
-    """Done, and nothing more to say."""
+    """Success, without any fields."""
 
 
 def method(about: str, params: msgspec.Struct, result: msgspec.Struct) -> Described:

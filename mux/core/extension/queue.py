@@ -21,9 +21,9 @@ class By(msgspec.Struct):
 
 
 class QueuedTurn(msgspec.Struct):
-    """One turn that waits, and who queued it. ``text``: the first 1,024 characters of what it says.
+    """A turn that waits, and the client that queued it.
 
-    ``place``: 1 is the next one.
+    ``text``: the first 1,024 characters of its input. ``place``: 1 is the next one.
     """
 
     id: int
@@ -37,7 +37,10 @@ class QueuedTurn(msgspec.Struct):
 
 
 class ThreadQueue(msgspec.Struct):
-    """What waits on one thread. ``held``: how the turn ended behind which it stands still."""
+    """The queue of one thread.
+
+    ``held``: how the turn ended after which the queue stands still; null if it doesn't.
+    """
 
     threadId: str
     held: Held | None
@@ -45,38 +48,41 @@ class ThreadQueue(msgspec.Struct):
 
 
 class Queues(msgspec.Struct):
-    """Those threads on which something waits."""
+    """The queues of all threads on which something waits."""
 
     queues: list[ThreadQueue]
 
 
 class ListParams(msgspec.Struct):
-    """``threadId``: only this one's."""
+    """Params of ``mux/queue/list``. ``threadId``: this thread's queue alone."""
 
     threadId: str | None = None
 
 
 class RemoveParams(msgspec.Struct):
-    """``id``: of the queued turn."""
+    """Params of ``mux/queue/remove``. ``id``: the id of the queued turn."""
 
     id: int
 
 
 class Removed(msgspec.Struct):
-    """It won't be started."""
+    """The turn was removed, and won't be started."""
 
     id: int
     threadId: str
 
 
 class StartParams(msgspec.Struct):
-    """``threadId``: whose queue is to go on."""
+    """Params of ``mux/queue/start``. ``threadId``: the thread whose queue is to go on."""
 
     threadId: str
 
 
 class Started(msgspec.Struct):
-    """``turns``: how many wait; ``wasHeld``: what it was held by, null if it wasn't."""
+    """The queue goes on.
+
+    ``turns``: the number that wait. ``wasHeld``: what it was held by; null if it wasn't.
+    """
 
     threadId: str
     turns: int
@@ -84,10 +90,11 @@ class Started(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """What has just changed. ``id``: of the queued turn, if it is about one.
+    """The change of a queue.
 
-    ``turn``: the turn as which it started; ``steered``: it joined one that somebody else began in
-    the same moment. ``why``: a text for people. ``by``: who took it back, or let the queue go on.
+    ``id``: the queued turn's, if the change is about one. ``turn``: the turn as which it started.
+    ``steered``: true if it joined a turn that somebody else began in the same moment. ``why``: a
+    text for people. ``by``: the client that took it back, or let the queue go on.
     """
 
     what: Literal["queued", "started", "removed", "failed", "lost", "held", "released"]
@@ -99,19 +106,19 @@ class Change(msgspec.Struct):
 
 
 class QueueChanged(ThreadQueue):
-    """What waits on the thread now, and what has changed."""
+    """The thread's queue as it is now, and its last change."""
 
     change: Change
 
 
 class TurnStart(msgspec.Struct):
-    """What may stand in the params of ``turn/start`` besides codex's own."""
+    """Fields that ``turn/start`` may have besides codex's own."""
 
     ifBusy: Literal["steer", "queue", "reject"]
 
 
 class Place(msgspec.Struct):
-    """``place``: 1 is the next one."""
+    """A place in the queue; 1 is the next one."""
 
     id: int
     threadId: str
@@ -119,19 +126,19 @@ class Place(msgspec.Struct):
 
 
 class Waits(msgspec.Struct):
-    """It was queued."""
+    """The turn was queued."""
 
     queued: Place
 
 
 class Went(msgspec.Struct):
-    """It wasn't: ``steered`` says whether it joined a turn that ran."""
+    """The turn wasn't queued. ``steered``: true if it joined a turn that ran."""
 
     steered: bool
 
 
 class Busy(msgspec.Struct):
-    """``data`` of error -32012, for ``"ifBusy": "reject"``. Null is what isn't known."""
+    """``data`` of error -32012, for ``"ifBusy": "reject"``. Fields that aren't known are null."""
 
     threadId: str
     turnId: str | None
@@ -139,7 +146,7 @@ class Busy(msgspec.Struct):
 
 
 class Full(msgspec.Struct):
-    """``data`` of error -32013. ``most``: how many may wait for one thread."""
+    """``data`` of error -32013. ``most``: the number of turns that may wait for one thread."""
 
     threadId: str
     queued: int

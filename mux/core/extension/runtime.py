@@ -17,9 +17,11 @@ from mux.core.protocol.scope import Scope
 
 
 class RestartParams(msgspec.Struct):
-    """``now``: don't wait until nothing runs. ``broker``: restart the broker, not the app-server.
+    """Params of ``mux/restart``.
 
-    With ``broker`` there is no answer: all connections are closed with the code 1012.
+    ``now``: true to restart without waiting until nothing runs. ``broker``: true to restart the
+    broker, not the app-server. There is no answer then: all connections are closed with the code
+    1012.
     """
 
     now: bool = False
@@ -27,7 +29,7 @@ class RestartParams(msgspec.Struct):
 
 
 class Restarted(msgspec.Struct):
-    """The new process is ready: its number and codex's version."""
+    """The new process is ready. ``generation``: its number. ``version``: codex's."""
 
     generation: int
     version: str
@@ -37,11 +39,12 @@ class Restarted(msgspec.Struct):
 
 
 class SettingsShown(msgspec.Struct):
-    """The settings file, beside the settings that the broker runs with.
+    """The settings file, compared with the settings that the broker runs with.
 
-    ``file``: the one that is read, or null if there is none. ``changed``: keys that were changed
-    since, which hold once the broker is started again. ``trouble``: why it can't be used now.
-    ``authMode``: how WebSocket clients prove who they are, as the broker was started; or null.
+    ``file``: the path of the file, or null if there is none. ``changed``: keys that were changed
+    since; they hold once the broker is started again. ``trouble``: why the file can't be used now,
+    or null. ``authMode``: how WebSocket clients prove who they are, as the broker was started; or
+    null.
     """
 
     file: str | None
@@ -51,10 +54,11 @@ class SettingsShown(msgspec.Struct):
 
 
 class BrokerShown(msgspec.Struct):
-    """The broker's own process. ``supervisor``: the process of ``appmux serve``, which outlives it.
+    """The broker's own process.
 
-    ``handovers``: brokers before it that had the same supervisor. ``handoverTrouble``: why the next
-    one couldn't go on with this one's app-server, or why this one couldn't.
+    ``supervisor``: the process id of ``appmux serve``, which outlives the broker. ``handovers``:
+    the number of brokers before it under the same supervisor. ``handoverTrouble``: why the next
+    broker couldn't take this one's app-server over, or why this one couldn't.
     """
 
     version: str
@@ -75,12 +79,13 @@ class LifeEndShown(msgspec.Struct):
 
 
 class AppServerShown(msgspec.Struct):
-    """The app-server. ``outdated``: the binary on disk is another than the one that runs.
+    """The app-server.
 
-    ``lastWords``: the last lines of its stderr. ``restartWaitsFor``: in words, if one is asked for.
-    ``nextStartSeconds``: until it is started again, while it is down; else null.
-    ``schemaVersion``: the codex whose list of what is experimental holds; null: none is known.
-    ``lastEnd``: why there was a process before this one; null for the first.
+    ``outdated``: true if the binary on disk is another than the one that runs. ``lastWords``: the
+    last lines of its stderr. ``restartWaitsFor``: what a planned restart waits for, in words; null
+    if none is planned. ``nextStartSeconds``: seconds until the next start while it is down, else
+    null. ``schemaVersion``: the version of codex whose list of what is experimental holds; null:
+    none is known. ``lastEnd``: why there was a process before this one; null for the first.
     """
 
     version: str
@@ -100,7 +105,7 @@ class AppServerShown(msgspec.Struct):
 
 
 class JournalShown(msgspec.Struct):
-    """The journal: its epoch, its head, the earliest cursor that can be replayed."""
+    """The journal: its epoch, its head, and the earliest cursor that can be replayed."""
 
     epoch: str
     seq: int
@@ -121,7 +126,10 @@ class StoreShown(msgspec.Struct):
 
 
 class AuditShown(msgspec.Struct):
-    """The audit log. ``digest``: of the last record; ``trouble``: why nothing is written."""
+    """The audit log.
+
+    ``digest``: of the last record. ``trouble``: why nothing is written, or null.
+    """
 
     path: str
     records: int
@@ -133,7 +141,7 @@ class AuditShown(msgspec.Struct):
 
 
 class DevicesShown(msgspec.Struct):
-    """Paired devices. ``trouble``: why a revocation isn't on the disk yet, or null."""
+    """The paired devices. ``trouble``: why a revocation isn't on the disk yet, or null."""
 
     count: int
     trouble: str | None
@@ -147,10 +155,12 @@ class FailuresShown(msgspec.Struct):
 
 
 class NoticesShown(msgspec.Struct):
-    """Notices. ``endpoints``: how many by service; ``pushes``: by state; ``standing``: not over.
+    """The notices.
 
-    ``oldestQueuedSeconds``: how long the oldest push has waited to be sent, or null. ``unheard``:
-    names of devices that didn't say that they got the last pushes, though their page would.
+    ``endpoints``: the number of endpoints by service. ``pushes``: the number of pushes by state.
+    ``standing``: the number of notices that aren't over. ``oldestQueuedSeconds``: how long the
+    oldest push has waited to be sent, or null. ``unheard``: names of devices whose page would have
+    confirmed the last pushes, and didn't.
     """
 
     endpoints: dict[str, int]
@@ -162,14 +172,21 @@ class NoticesShown(msgspec.Struct):
 
 
 class LogShown(msgspec.Struct):
-    """The log on stderr. ``droppedLines``: lost so far; ``trouble``: why, while it goes on."""
+    """The log on stderr.
+
+    ``droppedLines``: the number of lines lost so far. ``trouble``: why lines are lost, while that
+    goes on; or null.
+    """
 
     droppedLines: int
     trouble: str | None
 
 
 class ListenerShown(msgspec.Struct):
-    """Where clients may connect. ``openDoor``: over TCP, and nobody is asked for a token."""
+    """An address where clients may connect.
+
+    ``openDoor``: true if it is over TCP and nobody is asked for a token.
+    """
 
     url: str
     kind: Literal["ws", "unix"]
@@ -177,7 +194,7 @@ class ListenerShown(msgspec.Struct):
 
 
 class OverridesShown(msgspec.Struct):
-    """Overrides of a client's command line.
+    """The overrides of a client's command line.
 
     ``values`` hold for the client's threads, by key of the configuration. ``ignored`` names those
     that don't hold.
@@ -188,11 +205,12 @@ class OverridesShown(msgspec.Struct):
 
 
 class ClientShown(msgspec.Struct):
-    """A connection. ``behind``: entries of the journal that it hasn't been given, null if live.
+    """A connection.
 
-    ``droveSeconds``: since it last made a thread work, null for never. ``pid``: its process, where
-    the system tells it (on a unix socket, on Linux). ``person``: whether a person sits before it,
-    as far as that is known. ``overrides``: what its command line says, null for nothing.
+    ``behind``: the number of journal entries that it hasn't been given yet, null if it is live.
+    ``droveSeconds``: seconds since it last made a thread work, null for never. ``pid``: its
+    process, where the system tells it (on a unix socket, on Linux). ``person``: true if a person
+    sits before it, as far as that is known. ``overrides``: those of its command line, or null.
     """
 
     id: int
@@ -215,11 +233,11 @@ class ClientShown(msgspec.Struct):
 
 
 class ThreadShown(msgspec.Struct):
-    """A thread that is loaded or followed: its running turn, the ids of its followers.
+    """A thread that is loaded or followed, with its running turn and the ids of its followers.
 
     ``parent``: the thread that spawned it. ``turnBy``: the client that began the running turn.
-    ``queued``: how many turns wait behind it; ``held``: why they stand still. ``watchedBy``: the
-    client by which a person looks at it, who may act; null if nobody is known to.
+    ``queued``: the number of turns that wait behind it. ``held``: why they stand still.
+    ``watchedBy``: the client by which a person looks at it who may act; null if nobody is known to.
     """
 
     id: str
@@ -236,7 +254,7 @@ class ThreadShown(msgspec.Struct):
 
 
 class ServerRequestShown(msgspec.Struct):
-    """A server request that isn't over; ``offeredTo`` and the like are ids of clients."""
+    """A server request that isn't over. ``offeredTo`` and the like are ids of clients."""
 
     id: int
     method: str

@@ -13,7 +13,7 @@ from mux.core.protocol.scope import Scope
 
 
 class PublicKey(msgspec.Struct):
-    """The public half, as ``exportKey("jwk", …)`` gives it; other members are ignored."""
+    """A public key, as ``exportKey("jwk", …)`` gives it. Other members are ignored."""
 
     kty: Literal["EC"]
     crv: Literal["P-256"]
@@ -22,9 +22,10 @@ class PublicKey(msgspec.Struct):
 
 
 class SessionRequest(msgspec.Struct):
-    """The body. Either ``ticket`` or ``letters``; ``name``: 512 characters at most, ``nonce`` 128.
+    """The body of ``POST /v1/session``. It has either ``ticket`` or ``letters``.
 
-    Sent again with the same ``nonce`` and ``key`` it asks how the pairing stands.
+    ``name``: 512 characters at most. ``nonce``: 128 at most. Sent again with the same ``nonce`` and
+    ``key``, it asks how the pairing stands.
     """
 
     key: PublicKey
@@ -35,14 +36,17 @@ class SessionRequest(msgspec.Struct):
 
 
 class SessionWaits(msgspec.Struct):
-    """202: the operator hasn't decided; send the same body again."""
+    """Status 202: the operator hasn't decided. Send the same body again."""
 
     state: Literal["waiting"] = "waiting"
 
 
 class SessionPaired(msgspec.Struct, rename="camel"):
-    """200: ``device`` is the browser's name for itself in the challenge. ``expiresAt``: Unix
-    seconds, null for never."""
+    """Status 200.
+
+    ``device``: the name by which the browser is known in the challenge. ``expiresAt``: Unix
+    seconds, null for never.
+    """
 
     device: str
     name: str
@@ -55,9 +59,9 @@ class SessionPaired(msgspec.Struct, rename="camel"):
 
 
 class Challenge(msgspec.Struct):
-    """The first message on a browser's WebSocket; ``POST /v1/session/challenge`` gives one, too.
+    """The first message on a browser's WebSocket. ``POST /v1/session/challenge`` gives one, too.
 
-    ``time``: the broker's, in Unix seconds.
+    ``time``: the broker's clock, in Unix seconds.
     """
 
     nonce: str
@@ -65,21 +69,21 @@ class Challenge(msgspec.Struct):
 
 
 class Proof(msgspec.Struct):
-    """The browser's first message. ``signature``: base64url of r and s, 32 bytes each."""
+    """The browser's first message. ``signature``: r and s, 32 bytes each, in base64url."""
 
     device: str
     signature: str
 
 
 class ShortToken(msgspec.Struct, rename="camel"):
-    """A bearer token for plain requests. It ends with its device, or after these seconds."""
+    """A bearer token for plain requests. It ends with its device, or after ``expiresInSeconds``."""
 
     token: str
     expires_in_seconds: float
 
 
 class Session(msgspec.Struct, rename="camel"):
-    """Who the browser is here. ``host``: this machine's name; ``version``: appmux's."""
+    """The browser's session. ``host``: this machine's name. ``version``: appmux's."""
 
     device: str
     name: str
@@ -90,7 +94,7 @@ class Session(msgspec.Struct, rename="camel"):
 
 
 class Proven(Session, rename="camel"):
-    """What a right signature is answered."""
+    """The answer to a right signature."""
 
     token: ShortToken
 

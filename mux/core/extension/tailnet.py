@@ -9,18 +9,21 @@ from mux.core.protocol.envelope.text_limits import Name
 
 
 class EnableParams(msgspec.Struct):
-    """``name``: the one that becomes public, so that nobody says yes to another."""
+    """Params of ``mux/tailnet/enable``.
+
+    ``name``: the name that becomes public; another than the machine's present name is refused.
+    """
 
     name: Name
 
 
 class TailnetShown(msgspec.Struct, kw_only=True):
-    """https on the Tailnet. ``enabled``: the operator has said yes to ``name``.
+    """The status of https on the Tailnet.
 
-    ``name``: while it isn't enabled, the one that tailscaled has told, or null. ``url``: of the
-    page, while it is served; else null. ``addresses``: those that are listened on.
-    ``certificateUntil``: in Unix seconds, or null. ``trouble``: what is wrong, or null; ``remedy``:
-    what to run or click.
+    ``enabled``: true if the operator has consented to ``name``. ``name``: while https isn't
+    enabled, the name that tailscaled has told, or null. ``url``: the page's, while it is served;
+    else null. ``addresses``: those that are listened on. ``certificateUntil``: Unix seconds, or
+    null. ``trouble``: what is wrong, or null. ``remedy``: what to run or click.
     """
 
     enabled: bool

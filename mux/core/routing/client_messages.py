@@ -223,7 +223,7 @@ class ClientRouter:
             self._is_down(client, message)
             or (message.method in SENDS and self._deduplicator.is_again(client, message))
         ):
-            self._go_on(client, message, rule, scope)
+            self._send_up(client, message, rule, scope)
 
     def _is_down(self, client: Client, message: ClientMessage) -> bool:
         """Return whether no app-server runs or is expected soon; then the client gets an error."""
@@ -233,7 +233,7 @@ class ClientRouter:
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
         return down
 
-    def _go_on(
+    def _send_up(
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
     ) -> None:
         """Send a request upstream that nothing stands against, unless a feature answers it here."""
@@ -261,7 +261,7 @@ class ClientRouter:
             self._shared_titles.replay_for(client, request, message.params) if private else None
         )
         if outcome is not None:
-            self._notifications.retell(outcome)
+            self._notifications.replay_title(outcome)
         elif not self._recovery.holds(request, thread):
             self._client_requests.submit(request)
 

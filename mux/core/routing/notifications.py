@@ -138,7 +138,7 @@ class NotificationRouter:
         if thread is not None and message.params is not None:
             self._apply(thread, method, message.params, line)
         if thread in state.title_turns.running:  # the copies come behind the original
-            self.retell(self.parts.shared_titles.observe(thread, method, line))
+            self.replay_title(self.parts.shared_titles.observe(thread, method, line))
 
     def _observe(self, method: str, thread: str | None, line: bytes) -> None:
         """Have it heard by features that go by what no client is sent, too, before all else."""
@@ -240,7 +240,7 @@ class NotificationRouter:
         if thread is not None:
             self.parts.state.release_candidates.add(thread)
 
-    def retell(self, outcome: list[ReplayedMessage]) -> None:
+    def replay_title(self, outcome: list[ReplayedMessage]) -> None:
         """Send the outcome of another title turn to the requests that share it.
 
         Clients get it as if the app-server had written it for each of them.

@@ -45,8 +45,8 @@ from mux.core.commands import (
     PublishRun,
     ReadJournal,
     ReadOn,
+    ReportWhenDrained,
     StopReading,
-    TellWhenDrained,
 )
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
@@ -122,7 +122,7 @@ class Delivery(Holding):
             self.send_live((client,), message, method)
             if len(message) > self.limits.catch_up_bytes:
                 self.scheduler.laden.add(client)
-                self.out.append(TellWhenDrained(client))
+                self.out.append(ReportWhenDrained(client))
         else:
             backlog.pin(self.journal.head, method, _whole(message), answer=True)
             self.scheduler.laden.add(client)
@@ -296,7 +296,7 @@ class Delivery(Holding):
         self.flush((client.id,))
         client.backlog = backlog
         self.threads.audience_changed()
-        self.out.append(TellWhenDrained(client.id))
+        self.out.append(ReportWhenDrained(client.id))
 
     def drained(self, client: Client) -> None:
         """Lift the client's limits, since its outbox has room; send the next part of its backlog.
@@ -357,7 +357,7 @@ class Delivery(Holding):
             self.threads.audience_changed()
             self.log("info", "client is live again", client=client.id)
         if client.backlog is not None or client.id in self.scheduler.laden | self.scheduler.held:
-            self.out.append(TellWhenDrained(client.id))
+            self.out.append(ReportWhenDrained(client.id))
 
 
 def _whole(message: bytes | Rope) -> bytes:

@@ -16,7 +16,7 @@ from http import HTTPStatus
 import structlog
 import trio
 
-from mux.access.throttle import Counted, LoginThrottle
+from mux.access.throttle import FailureCount, LoginThrottle
 from mux.downstream.http.head import BROWSER_HEADERS, HEAD_BYTES, HttpResponse, RequestHead
 from mux.downstream.sockets.streams import Patient
 
@@ -180,7 +180,7 @@ async def _linger(stream: trio.abc.ReceiveStream) -> None:
 
 async def hold_back(
     status: HTTPStatus, failures: LoginThrottle, address: str, whose: str = ""
-) -> Counted | None:
+) -> FailureCount | None:
     """If the response refuses an authentication, count the failure and pause as long as it earned.
 
     Return the counted failure; None if the response is no such refusal.

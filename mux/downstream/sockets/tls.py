@@ -58,9 +58,9 @@ class Certificate(Part):
         certificate in force stays.
         """
         context = read(self.cert, self.key)
-        return lambda: self._go_by(context)
+        return lambda: self._present(context)
 
-    def _go_by(self, context: ssl.SSLContext) -> None:
+    def _present(self, context: ssl.SSLContext) -> None:
         self.context = context
 
 

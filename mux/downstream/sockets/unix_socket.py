@@ -157,7 +157,7 @@ class StartupLock:
     _descriptor: int | None
 
     @classmethod
-    def take(cls, path: Path) -> StartupLock | None:
+    def acquire(cls, path: Path) -> StartupLock | None:
         """Lock the socket at ``path``; None if another process holds it. Raises ``OSError``."""
         descriptor = private_file.open_file(path.with_name(STARTUP_LOCK), os.O_RDWR | os.O_CREAT)
         try:
@@ -180,7 +180,7 @@ class StartupLock:
 @contextmanager
 def _startup(path: Path) -> Iterator[None]:
     """Hold the ``StartupLock`` inside. Raises ``ListenError`` if another process keeps it."""
-    lock = _patiently(path, lambda: StartupLock.take(path))
+    lock = _patiently(path, lambda: StartupLock.acquire(path))
     try:
         yield
     finally:

@@ -74,15 +74,15 @@ class Stderr(io.TextIOBase):
         with self._changed:
             self._begun.append(text)
             if "\n" in text:
-                self._take()
+                self._queue_line()
         return len(text)
 
     def flush(self) -> None:
         """Queue an unfinished line, too. Doesn't wait until it is written."""
         with self._changed:
-            self._take()
+            self._queue_line()
 
-    def _take(self) -> None:
+    def _queue_line(self) -> None:
         line = "".join(self._begun).encode(self.encoding, self.errors)
         self._begun.clear()
         if not line:
@@ -103,7 +103,7 @@ class Stderr(io.TextIOBase):
     def drain(self) -> None:
         """Wait until all is written, but not for a write that began `LAST_LINES_DEADLINE` ago."""
         with self._changed:
-            self._take()
+            self._queue_line()
             since = time.monotonic() if self._writing_since is None else self._writing_since
             deadline = since + LAST_LINES_DEADLINE
             while self._bytes and (left := deadline - time.monotonic()) > 0:

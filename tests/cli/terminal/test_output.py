@@ -15,7 +15,7 @@ TEXT = "a sentence about `appmux pair` and a path " * 4 + "x" * 90
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_terminal_gets_whole_words(columns: int) -> None:
     ours, theirs = pty.openpty()
-    program = f"from mux.cli.terminal import output; output.say({TEXT!r})"
+    program = f"from mux.cli.terminal import output; output.echo({TEXT!r})"
     environ = os.environ | {"COLUMNS": str(columns)}
     with os.fdopen(theirs, "wb") as terminal:
         command = [sys.executable, "-c", program]
@@ -29,7 +29,7 @@ def test_a_terminal_gets_whole_words(columns: int) -> None:
 
 
 def test_a_file_gets_one_line() -> None:
-    program = f"from mux.cli.terminal import output; output.say({TEXT!r})"
+    program = f"from mux.cli.terminal import output; output.echo({TEXT!r})"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -29,6 +29,12 @@ export interface Listener {
 /** The version of the extension that this page speaks. */
 export const PROTOCOL = 1;
 
+/**
+ * How long a delta may wait for the next one on its way here. Less than a frame, so that a person sees it no
+ * later; what comes in a burst is one message all the same.
+ */
+const COALESCE_MS = 8;
+
 /** Close code: this page's origin isn't served any more. */
 const ENDED = 4410;
 
@@ -147,7 +153,7 @@ export class Connection {
       capabilities: {
         experimentalApi: true,
         requestAttestation: false,
-        extensions: { appmux: { version: PROTOCOL } },
+        extensions: { appmux: { version: PROTOCOL, coalesce: COALESCE_MS } },
       },
     });
     greeting.catch(() => undefined);

@@ -41,6 +41,19 @@ export interface Part {
   whole: boolean;
 }
 
+/** The beginning of a text in parts: so many characters of it, and the block that they end in. */
+export function upTo(parts: Part[], most: number): Part[] {
+  let size = 0;
+  for (const [at, part] of parts.entries()) {
+    const end = part.blocks.findIndex((each) => (size += each.length + 1) > most);
+    if (end >= 0 && end < part.blocks.length - 1) {
+      return [...parts.slice(0, at), { blocks: part.blocks.slice(0, end + 1), whole: false }];
+    }
+    if (end >= 0) return parts.slice(0, at + 1);
+  }
+  return parts;
+}
+
 /** The parts of a text that grows: those that are whole aren't looked at again. */
 export class GrowingText {
   #whole: Part[] = [];

@@ -9,7 +9,7 @@ import { open, route, threadPath } from "../route.ts";
 import { inbox, inboxKept, phase, scopes } from "../state.ts";
 import { emptyInbox, groups, type Inbox, type Need, type Row, takePage, titleOf } from "../threads/inbox.ts";
 import { ago, count, lasted, shortPath, within } from "./format.ts";
-import { Icon, IconButton, Link, now, second, Strange, useGradually } from "./parts.tsx";
+import { Icon, IconButton, Link, memo, now, second, Strange, useGradually } from "./parts.tsx";
 import { Banner, ConnectionState, hostName } from "./status.tsx";
 
 /** Letters typed in a row are one search. */
@@ -84,13 +84,13 @@ export function InboxView(): JSX.Element {
         {!found && running.length > 0 && (
           <Group title="Running" count={running.length}>
             {running.map((each) => (
-              <RunningRow key={each.id} row={each} />
+              <Steady key={each.id} row={each} view={RunningRow} />
             ))}
           </Group>
         )}
         <Group title={found ? (archived ? "Archived" : "Found") : "Recent"} count={null}>
           {list.slice(0, drawn).map((each) => (
-            <RecentRow key={each.id} row={each} />
+            <Steady key={each.id} row={each} view={RecentRow} />
           ))}
           {!list.length && (
             <Empty
@@ -258,6 +258,11 @@ function NeedSubject({ need }: { need: Need }): JSX.Element | null {
     </span>
   );
 }
+
+/** A row that is drawn again with its own thread, not with every change of the inbox: it is one of many. */
+const Steady = memo(function Steady({ row, view: View }: { row: Row; view: (props: { row: Row }) => JSX.Element }) {
+  return <View row={row} />;
+});
 
 function RunningRow({ row }: { row: Row }): JSX.Element {
   const by = row.turn!.by;

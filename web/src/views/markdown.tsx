@@ -7,7 +7,7 @@ import { Lexer, type MarkedToken, type Token } from "marked";
 import { h } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
-import { GrowingText, type Part } from "./blocks.ts";
+import { GrowingText, type Part, upTo } from "./blocks.ts";
 import { open } from "../route.ts";
 import { filesIn, looking, named } from "../threads/files.ts";
 import { plainEntities } from "./entities.ts";
@@ -17,8 +17,9 @@ import { memo } from "./parts.tsx";
 /** A block longer than this is shown as plain text: nobody reads it, and it would block the page. */
 const BLOCK_MOST = 50_000;
 
-/** Parts of a text that are drawn at once. */
-const AT_ONCE = 2;
+/** Characters of a long text that are drawn at once, and how many more each frame draws. */
+const AT_ONCE = 3_000;
+const STEP = 1_500;
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
 
@@ -161,20 +162,22 @@ const PartView = memo(function PartView({ part }: { part: Part }): JSX.Element {
 export function Markdown({ text, gradual }: { text: string; gradual?: boolean }): JSX.Element {
   const cut = useRef<GrowingText | null>(null);
   cut.current ??= new GrowingText();
-  const [most, setMost] = useState(AT_ONCE);
+  const most = useRef(AT_ONCE);
+  const [, draw] = useState(0);
   const parts = cut.current.of(text);
-  const more = !!gradual && parts.length > most;
+  const more = !!gradual && text.length > most.current;
+  if (!more) most.current = Math.max(most.current, text.length + STEP);
   useEffect(() => {
-    if (!more) {
-      setMost(Math.max(most, parts.length + 1));
-      return;
-    }
-    const frame = requestAnimationFrame(() => setMost(most + 1));
+    if (!more) return undefined;
+    const frame = requestAnimationFrame(() => {
+      most.current += STEP;
+      draw((before) => before + 1);
+    });
     return () => cancelAnimationFrame(frame);
-  }, [more, most, parts.length]);
+  });
   return (
     <div class="markdown">
-      {(more ? parts.slice(0, most) : parts).map((each, index) => (
+      {(more ? upTo(parts, most.current) : parts).map((each, index) => (
         <PartView key={index} part={each} />
       ))}
     </div>

@@ -9,9 +9,9 @@ const HEAVY = 1_000;
 const CHANGE = 3;
 
 /** What is shown at first, and of much that came at once: some screens, drawn in a frame or two. */
-const SHOWN = 12;
+const SHOWN = 8;
 /** What is added at once, when one scrolls: it has to be drawn within a frame. */
-const STEP = 4;
+const STEP = 3;
 /** More than this isn't shown at once: what is farthest from where one reads goes. */
 const MOST = 64;
 /** Above what is shown, more than this isn't even kept in memory while one reads the end. */

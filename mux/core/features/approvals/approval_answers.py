@@ -46,7 +46,7 @@ class ApprovalAnswers(Part):
             code = jsonrpc.INVALID_REQUEST
             self.state.error(client.id, message.id, code, wrong or "no such approval")
             return
-        self.server_requests.take(request, client, result)
+        self.server_requests.cast(request, client, result)
         outcome = {
             "id": request.id,
             "method": request.method,
@@ -74,7 +74,7 @@ class ApprovalAnswers(Part):
             state.out.append(NoticeAnswerJudged("refused", wrong))
             return
         request.by_notice = principal.name
-        decided = self.server_requests.take(request, client, result)
+        decided = self.server_requests.cast(request, client, result)
         waits_for = "" if decided else self.server_requests.voting.waits_for(request)
         state.out.append(NoticeAnswerJudged("decided" if decided else "counted", waits_for))
 

@@ -269,16 +269,16 @@ class ServerRequests(Part):
         elif wrong is not None:
             self._abstains(request, client, wrong)
         elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
-            self.take(request, client, message.fields["result"])
+            self.cast(request, client, message.fields["result"])
             if not request.answered:
                 self.voting.ask_again(request, client, self.voting.kept(request))
         else:
             self.voting.notify_refused(request, client, "local", why_not)
             self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
-    def take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
+    def cast(self, request: ServerRequest, client: Client, result: bytes) -> bool:
         """Cast a valid answer, whichever way it came; returns whether it decides."""
-        decided = self.voting.take(request, client, result)
+        decided = self.voting.cast(request, client, result)
         if decided is not None:
             audit_approvals.approved(self.state, request, audit_events.actor_of(client), decided)
             request.outcome = outcomes.of_answer(client, decided)

@@ -61,8 +61,8 @@ class Voting(Part):
     _waiting: dict[int, ServerRequest] = msgspec.field(default_factory=dict)
     """The requests with a machine's vote that waits while a person looks, by id."""
 
-    def take(self, request: ServerRequest, client: Client, result: bytes) -> bytes | None:
-        """Take in a valid answer of a client that may approve.
+    def cast(self, request: ServerRequest, client: Client, result: bytes) -> bytes | None:
+        """Count a valid answer of a client that may approve.
 
         Returns the result that decides, which needn't be the one given; None while nothing does.
         """

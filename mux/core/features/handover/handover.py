@@ -121,7 +121,7 @@ class Handover:
             state.appserver.knows(server.generation, server.result, server.greetings)
             state.journal.began = server.began
         state.durable.clients = max(kinds.all("clients", int), default=0)
-        self.client_requests.go_on_from(max(kinds.all("wires", int), default=0))
+        self.client_requests.number_wires_after(max(kinds.all("wires", int), default=0))
         threads = list(kinds.all("thread", SavedThread))
         for thread in threads:
             self._restore_thread(thread)

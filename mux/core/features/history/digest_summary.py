@@ -43,7 +43,7 @@ class Summary(Part):
     cut: bool = False
     """True if there was more of a kind than is kept."""
 
-    def take(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Take in one message of the thread, in order."""
         try:
             if entry.method == DECIDED:

@@ -42,7 +42,7 @@ class FileList(Part):
     cut: bool = False
     """True if there were more than are kept."""
 
-    def take(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Take in one message of the thread, in order."""
         try:
             if entry.method == ADDED:

@@ -35,8 +35,8 @@ AT_ONCE: Final = 4
 class Sum(Protocol):
     """A sum that is made of a thread's messages."""
 
-    def take(self, entry: Entry) -> None:
-        """Take in one message of the thread, in order."""
+    def add(self, entry: Entry) -> None:
+        """Add one message of the thread, in order."""
 
 
 class Sweep(Part):
@@ -86,7 +86,7 @@ class JournalSweeps(Part):
         self._last += 1
         sweep = Sweep(client.id, message.id, thread, min(cursor, head), head, known, total, done)
         self._sweeps[self._last] = sweep
-        self._go_on(self._last, sweep)
+        self._read_on(self._last, sweep)
 
     def read(self, number: int, entries: tuple[Entry, ...], until: int) -> None:
         """Take entries that were read from disk."""
@@ -94,9 +94,9 @@ class JournalSweeps(Part):
         if sweep is not None:
             if sweep.cursor < self.state.journal.earliest:
                 sweep.complete = False  # trimmed while it was read
-            self._take(sweep, entries)
+            self._add(sweep, entries)
             sweep.cursor = max(sweep.cursor, until)
-            self._go_on(number, sweep)
+            self._read_on(number, sweep)
 
     def client_left(self, client: Client) -> None:
         """Drop what was being read for a client."""
@@ -104,7 +104,7 @@ class JournalSweeps(Part):
         for number in gone:
             del self._sweeps[number]
 
-    def _go_on(self, number: int, sweep: Sweep) -> None:
+    def _read_on(self, number: int, sweep: Sweep) -> None:
         journal = self.state.journal
         while sweep.cursor < sweep.until and sweep.read < MOST_BYTES:
             entries = journal.after(sweep.cursor, PART_BYTES)
@@ -117,15 +117,15 @@ class JournalSweeps(Part):
                     )
                 )
                 return
-            self._take(sweep, entries)
+            self._add(sweep, entries)
             sweep.cursor = entries[-1].seq if entries else sweep.until
         if sweep.cursor < sweep.until:
             sweep.complete = False
         del self._sweeps[number]
         sweep.done(sweep)
 
-    def _take(self, sweep: Sweep, entries: list[Entry] | tuple[Entry, ...]) -> None:
+    def _add(self, sweep: Sweep, entries: list[Entry] | tuple[Entry, ...]) -> None:
         for entry in entries:
             if entry.thread == sweep.thread and entry.seq <= sweep.until:
                 sweep.read += len(entry.message)
-                sweep.sum.take(entry)
+                sweep.sum.add(entry)

@@ -358,14 +358,14 @@ class Recovery(Part):
         """Watch an app-server that is silent or absent; returns when to do so again."""
         state = self.state
         if state.appserver.state is AppServerState.READY:
-            return min(self._look_for_a_sign(), self._expire_held())
+            return min(self._check_for_hang(), self._expire_held())
         since = state.now - state.limits.coming_up
         for request in state.scheduler.drop_queued(asked_before=since):
             text = f"the app-server did not come up within {state.limits.coming_up:g} s"
             self.client_requests.lost(request, text)
         return min(state.scheduler.oldest_queued() + state.limits.coming_up, self._expire_held())
 
-    def _look_for_a_sign(self) -> float:
+    def _check_for_hang(self) -> float:
         state, probe = self.state, self._probe
         if probe is not None and probe.since < state.appserver.last_heard:
             self._probe = probe = None  # the app-server has sent something else meanwhile

@@ -108,7 +108,7 @@ class ClientRequests(Part):
         self.state.durable.uses_wire(self.state.last_wire)
         return self.state.last_wire
 
-    def go_on_from(self, wire: int) -> None:
+    def number_wires_after(self, wire: int) -> None:
         """Use no wire id up to this one: an earlier broker did."""
         self.state.last_wire = wire
         self.state.durable.uses_wire(wire)

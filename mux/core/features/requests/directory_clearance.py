@@ -148,16 +148,16 @@ class DirectoryClearance:
     # ── what must be known ────────────────────────────────────────────────────────────────────
 
     def ask(
-        self, client: Client, message: ClientMessage, go_on: Callable[[ClientMessage], None]
+        self, client: Client, message: ClientMessage, pass_on: Callable[[ClientMessage], None]
     ) -> None:
-        """Clear a client's message: ``go_on`` with it as it may go upstream, or refuse it."""
+        """Clear a client's message: ``pass_on`` with it as it may go upstream, or refuse it."""
         own = [case for case in self._cases.values() if case.client is client]
         if len(own) >= self.state.limits.queued_per_client:
             self._refuse_more(client, message)
             return
 
         def allow(params: bytes) -> None:
-            go_on(message.with_params(params, came=message.came or message.params))
+            pass_on(message.with_params(params, came=message.came or message.params))
 
         def deny(code: int, reason: str) -> None:
             if client.id not in self.state.clients:

@@ -59,7 +59,7 @@ class LocalResumes(Part):
         thread = self.state.threads.known.get(request.thread or "")
         if thread is None or not thread.subscribed:
             return False
-        if thread.unsaved is None or not thread.unsaved.tells_all:
+        if thread.unsaved is None or not thread.unsaved.is_complete:
             return False
         reading = _Reading(request, error, thread, thread.unsaved)
         self._ask(reading, READ, {"threadId": thread.id})

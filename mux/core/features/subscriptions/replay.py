@@ -86,8 +86,8 @@ class Replays(Part):
             request.params = message.params
             self._begin(client, request, params)
 
-    def go_on(self) -> None:
-        """Go on with requests that waited for a ready app-server, and whose turn it is."""
+    def begin_waiting(self) -> None:
+        """Begin the replays that waited for a ready app-server, and whose turn it is."""
         here, self.client_requests.here = self.client_requests.here, []
         for request in here:
             client = self.state.clients.get(request.account)
@@ -165,7 +165,7 @@ class Replays(Part):
             if thread is None or not thread.subscribed:
                 replay.loading += 1
                 self._load_thread(replay, id)
-        self._go_if_loaded(replay)
+        self._run_if_loaded(replay)
 
     def _load_thread(self, replay: _Replay, id: str) -> None:
         client = self.state.clients[replay.client]
@@ -176,7 +176,7 @@ class Replays(Part):
 
         def not_loaded(_code: int, _reason: str) -> None:
             replay.loading -= 1
-            self._go_if_loaded(replay)
+            self._run_if_loaded(replay)
 
         self.clearance.load(client, id, load, not_loaded)
 
@@ -217,7 +217,7 @@ class Replays(Part):
             self.state.threads.joining[thread] -= 1
             self.state.release_candidates.add(thread)
 
-    def _go_if_loaded(self, replay: _Replay) -> None:
+    def _run_if_loaded(self, replay: _Replay) -> None:
         if replay.loading or replay.unloaded:
             return
         self._no_longer_joining(replay)
@@ -228,9 +228,9 @@ class Replays(Part):
                 client.id, replay.request.origin, code, f"Invalid request: {_STILL_BEHIND}"
             )
         elif client is not None:
-            self._go(client, replay)
+            self._run(client, replay)
 
-    def _go(self, client: Client, replay: _Replay) -> None:
+    def _run(self, client: Client, replay: _Replay) -> None:
         state, after, known = self.state, replay.params.after.seq, self.state.threads.known
         subscribed = [id for id in replay.threads if id in known and known[id].subscribed]
         missing = sorted(set(replay.threads) - set(subscribed))

@@ -98,7 +98,7 @@ class Subscriptions(Part):
             forked = request.params if request.method == "thread/fork" else None
             new = unsaved_thread.read_unsaved_thread(line, forked)
             # A fork on disk needs no record, which would hold all of its turns.
-            thread.unsaved = new if new is not None and new.tells_all else None
+            thread.unsaved = new if new is not None and new.is_complete else None
             if new is not None and new.for_title:
                 thread.private = True
         if thread.status == "unknown":

@@ -178,19 +178,21 @@ class SharedTitles(Part):
         turns = self.state.title_turns
         if not turns.running:
             return
-        for request in turns.take(lambda each: each.client == client.id and each.thread == thread):
+        for request in turns.remove_waiting(
+            lambda each: each.client == client.id and each.thread == thread
+        ):
             self.client_requests.drop(request)
             text = "the thread was unsubscribed from before the turn began"
             self.state.error(client.id, request.origin, jsonrpc.INVALID_REQUEST, text)
 
     def client_left(self, client: Client) -> None:
         """Drop the waiting requests of a client that left."""
-        for request in self.state.title_turns.take(lambda each: each.client == client.id):
+        for request in self.state.title_turns.remove_waiting(lambda each: each.client == client.id):
             self.client_requests.drop(request)
 
     def upstream_gone(self) -> None:
         """Fail all that waits: the app-server has ended, and all private threads with it."""
-        waiting = self.state.title_turns.take(lambda _each: True)
+        waiting = self.state.title_turns.remove_waiting(lambda _each: True)
         self.state.title_turns.running.clear()
         for request in waiting:
             self.client_requests.lost(request, "the app-server ended before the turn began")
@@ -198,7 +200,7 @@ class SharedTitles(Part):
     def on_timer(self) -> float:
         """Run requests that have waited long enough; returns when the next is due."""
         turns, since = self.state.title_turns, self.state.now - LONGEST_WAIT
-        for request in turns.take(lambda each: each.since <= since):
+        for request in turns.remove_waiting(lambda each: each.since <= since):
             self._run([request])
         first = turns.first_wait()
         return NEVER if first is None else first + LONGEST_WAIT

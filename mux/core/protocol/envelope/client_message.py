@@ -34,6 +34,7 @@ MIN_ID = -(2**63)
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _KEY = re.compile(rb'[ \t\r\n]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _SEPARATOR = re.compile(rb"[ \t\r\n]*([,}])")
+_TRACE_TEXTS = ("traceparent", "tracestate")
 _PRIVATE = "$serde_json::private::"
 """Begins the keys that mean something to the app-server's parser (serde_json), at any depth. The
 parser reads ``{"$serde_json::private::RawValue": "[1]"}`` as ``[1]``, so params could be hidden in
@@ -84,8 +85,8 @@ def read_client(
                 INVALID_REQUEST, "expected exactly one of `method`, `result` and `error`", id
             )
         kind = "response" if "result" in fields else "error"
-    if fields.get("trace", b"null")[:1] not in (b"{", b"n"):
-        raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
+    if (trace := fields.get("trace", b"null"))[:1] != b"n":
+        _refuse_odd_trace(trace, id or NO_ID)
     if not rough.is_shallow:
         signs = structure.signs(text) if signs is None else signs
         if signs is None or structure.depth(signs) > structure.MAX_DEPTH:
@@ -94,6 +95,18 @@ def read_client(
     if b"$" in text or b"\\" in text:  # without these no key can be a private one
         refuse_private_keys(text, id or NO_ID)
     return ClientMessage(kind, NO_ID if id is None else id, method, fields)
+
+
+def _refuse_odd_trace(text: bytes, id: bytes) -> None:
+    """Refuse a `trace` with which the app-server would drop a request in silence."""
+    if text[:1] != b"{":
+        raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id)
+    raws = _fields_decoder.decode(text)
+    refuse_members(raws, "`trace`", id)
+    odd = [each for each in _TRACE_TEXTS if bytes(raws.get(each, b"null"))[:1] not in b'"n']
+    if odd or not each_key_once(text, raws):
+        what = f"`trace.{odd[0]}` must be a string" if odd else "a key of `trace` stands twice"
+        raise BadMessageError(INVALID_REQUEST, what, id)
 
 
 def _refuse_too_many(text: bytes, most: Callable[[str], int]) -> bytes:

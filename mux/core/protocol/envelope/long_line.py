@@ -185,7 +185,7 @@ class Snapshot:
     """Where the thread's status stands."""
 
     @property
-    def tells_status(self) -> bool:
+    def has_status(self) -> bool:
         """Return whether a turn's status stands where it is looked for."""
         tail = self.rope.text(max(self.begin, self.end - END_BYTES), self.end)
         at = tail.rfind(_ITEMS_END)

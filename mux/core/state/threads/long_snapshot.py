@@ -111,7 +111,7 @@ def _places(snapshot: Snapshot, running: RunningTurn, ids: set[str]) -> set[int]
     marked = snapshot.line.turns
     places = {marked[id] for id in map(str.encode, ids) if id in marked}
     if running.turn is not None:
-        if not snapshot.tells_status:
+        if not snapshot.has_status:
             return None
         places |= {snapshot.turn_at(mark) for mark in snapshot.line.running if mark < snapshot.end}
     return places

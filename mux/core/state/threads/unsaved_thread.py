@@ -103,7 +103,7 @@ class UnsavedThread:
         return self.ephemeral and self.thread.get("threadSource") == b'"thread_title"'
 
     @property
-    def tells_all(self) -> bool:
+    def is_complete(self) -> bool:
         """Return whether the broker has seen everything of the thread."""
         return self.young or self.ephemeral
 

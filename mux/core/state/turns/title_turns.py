@@ -92,7 +92,7 @@ class TitleTurns:
             return None
         return self.running.pop(next(iter(self.running)))
 
-    def take(self, is_taken: Callable[[Request], bool]) -> list[Request]:
+    def remove_waiting(self, is_taken: Callable[[Request], bool]) -> list[Request]:
         """Remove and return the waiting requests for which ``is_taken`` is true."""
         taken: list[Request] = []
         for turn in self.running.values():

@@ -348,6 +348,12 @@ def test_what_is_no_object_is_no_request(message: bytes) -> None:
         ('{"id":5,"method":"x","trace":"t"}', b"5"),
         ('{"id":5,"method":"x","trace":1}', b"5"),
         ('{"method":"x","trace":[]}', b"null"),
+        ('{"id":5,"method":"x","trace":{"traceparent":1}}', b"5"),
+        ('{"id":5,"method":"x","trace":{"traceparent":{}}}', b"5"),
+        ('{"id":5,"method":"x","trace":{"x":1,"tracestate":[]}}', b"5"),
+        ('{"id":5,"method":"x","trace":{"tracestate":true}}', b"5"),
+        ('{"id":5,"method":"x","trace":{"traceparent":"a","traceparent":"a"}}', b"5"),
+        ('{"id":5,"method":"x","trace":{"traceparent":"a","\\u0074raceparent":"a"}}', b"5"),
     ],
 )
 def test_what_is_no_message_is_refused_under_its_id(message: str, id: bytes) -> None:
@@ -355,7 +361,10 @@ def test_what_is_no_message_is_refused_under_its_id(message: str, id: bytes) -> 
     assert (bad.code, bad.id) == (INVALID_REQUEST, id)
 
 
-@pytest.mark.parametrize("trace", ["{}", "null", '{"traceparent":"x"}'])
+@pytest.mark.parametrize(
+    "trace",
+    ["{}", "null", '{"traceparent":"x"}', '{"traceparent": null, "tracestate": "y", "z": 1}'],
+)
 def test_a_trace_passes(trace: str) -> None:
     read = read_client(f'{{"id":1,"method":"x","trace":{trace}}}'.encode())
     assert read.fields["trace"] == trace.encode()

@@ -55,13 +55,13 @@ def test_a_fresh_one_is_told_with_all_that_its_start_said() -> None:
 
 def test_it_is_fresh_until_its_first_turn_begins_and_young_until_that_ends() -> None:
     born, running = birth(), RunningTurn()
-    assert (born.only_here, born.tells_all) == (True, True)
+    assert (born.only_here, born.is_complete) == (True, True)
     begins(running)
     born.apply("turn/started", b"{}", running)
-    assert (born.only_here, born.tells_all) == (False, True)
+    assert (born.only_here, born.is_complete) == (False, True)
     assert turns(born, running) == [("u", [])]
     born.apply("turn/completed", b"{}", running)
-    assert born.tells_all is False
+    assert born.is_complete is False
 
 
 @pytest.mark.parametrize("past", [(), ({"id": "before", "items": []},)], ids=["untold", "told"])
