@@ -76,6 +76,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "storage.journal_writer": (
         "tests/storage/test_journal.py",
         "tests/storage/test_journal_faults.py",
+        "tests/storage/test_journal_writer.py",
     ),
     "storage.json_file": ("tests/storage/test_small_file.py", "tests/access/test_devices.py"),
     "storage.small_file": ("tests/storage/test_small_file.py", "tests/access/test_devices.py"),
@@ -116,7 +117,13 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"len\(text\) >= len\(whole\)", "nothing is cut off what is whole"),
     (r"size >= self\._size\)", "the same size was judged before"),
     (r"new = 1 if size", "1 is O_WRONLY, which it is opened with anyway"),
-    (r"(strict=|_head_owed = )None", "as false as False"),
+    (r"(strict=|adopt=|_head_owed = )None", "as false as False"),
+    (r"\+    self\._saved = (None|-2)", "no number of an entry either"),
+    (r'suspicion = ""', "as false as None"),
+    (r"RESERVED / 2:", "it is even"),
+    (r"last >= reserved - RESERVED", "one of half a billion"),
+    (r"max_bytes / TRIMMED_SHARE", "a part of a byte"),
+    (r"if excess (< 0|<= 1):", "about so many bytes are to go: one more or less"),
     (r'rsplit\(b","', "what is split in vain is cut off behind it"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )

@@ -41,7 +41,7 @@ class Letters(Part):
     """Digest of the letters that may be used; empty if there are none."""
     _wrong: int = 0
     _tickets: dict[bytes, PairingTicket] = msgspec.field(default_factory=dict)
-    """By digest: the ticket of the letters that may be used, and those that have been."""
+    """The ticket whose letters may be used, and those that were used, by the letters' digest."""
 
     def make(self, ticket: PairingTicket) -> str:
         """Return new letters for a ticket. Those before can't be used any more."""

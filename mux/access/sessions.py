@@ -96,7 +96,7 @@ class Sessions(Part):
     host: str = msgspec.field(default_factory=socket.gethostname)
     """This machine's name, which people have to see before they approve anything on it."""
     _tokens: dict[str, _Token] = msgspec.field(default_factory=dict)
-    """By digest, oldest first."""
+    """Tokens by digest, the oldest first."""
     _asked: dict[str, Challenge] = msgspec.field(default_factory=dict)
     """Challenges for plain requests, by nonce, oldest first."""
 

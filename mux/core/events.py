@@ -83,7 +83,7 @@ class ClockMoved(Event, frozen=True):
     """
 
     seconds: float
-    """By how much the wall clock went on further; negative if it was set back."""
+    """The seconds by which the wall clock went on further; negative if it was set back."""
 
 
 class ClientAccessEnded(Event, frozen=True):
@@ -161,14 +161,14 @@ class JournalRead(Event, frozen=True):
     until: int
     """The disk holds no further entry for the client up to this seq."""
     case: int = 0
-    """As in the command."""
+    """The case, as in the command."""
 
 
 class PastRemembered(Event, frozen=True):
     """The last events of threads in an earlier life of the broker, given once after the start."""
 
     entries: tuple[Entry, ...]
-    """In order."""
+    """The entries, in order."""
 
 
 class JournalExtent(Event, frozen=True):

@@ -224,7 +224,7 @@ class Dispatcher:
         return handled
 
     def _check_clock(self, now: float) -> None:
-        """Tell the core if the wall clock was set, or went on while the machine slept.
+        """Report to the core if the wall clock was set, or went on while the machine slept.
 
         This comes before anything else is decided, so that nothing is taken from, or sent to, a
         client whose credential has expired.

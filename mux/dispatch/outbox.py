@@ -187,7 +187,7 @@ class Outbox:
             self.wake_writer()
 
     def discard(self) -> None:
-        """Take nothing more and start no writer: the peer is gone."""
+        """Accept nothing more and start no writer: the peer is gone."""
         self._sealed, self._idle = True, False
 
     async def write_to(self, stream: trio.abc.SendStream) -> None:

@@ -59,7 +59,7 @@ class ConnectionWatcher(Protocol):
     """Called for each client that comes and goes."""
 
     def came(self, client: ClientId, principal: Principal, peer: str) -> None:
-        """Take note of a client; ``peer`` is its address."""
+        """Note that a client has come; ``peer`` is its address."""
 
     def left(self, client: ClientId) -> None:
         """Forget a client."""
@@ -84,10 +84,10 @@ class NoticeSink(Protocol):
         """Keep a decision about a notice, for `appmux notices --why`."""
 
     def judged(self, command: NoticeAnswerJudged) -> None:
-        """Take how an answer that came by a push was judged."""
+        """Record how an answer that came by a push was judged."""
 
     def clock_moved(self) -> None:
-        """Look at times of day again: the wall clock has jumped."""
+        """Compute times of day again: the wall clock has jumped."""
 
 
 class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -80,9 +80,9 @@ class Listener:
     kind: Literal["ws", "unix"]
     listening: Listening
     _claim: Claim | None = None
-    """Of a unix path that we bound ourselves; None for TCP and for inherited sockets."""
+    """The claim to a unix path that we bound ourselves; None for TCP and for inherited sockets."""
     certificate: Certificate | None = None
-    """Of a ``wss://`` listener."""
+    """The certificate of a ``wss://`` listener."""
     tuned: bool = False
     """True if accepted sockets already have the options that ``_tune`` sets."""
     local: bool = False
@@ -154,7 +154,7 @@ async def open_listener(
 
 
 def reopen(address: Address, descriptor: int, certificate: Certificate | None) -> Listener:
-    """Go on with a listening socket that an earlier broker opened for this address.
+    """Listen on a socket that an earlier broker opened for this address.
 
     Raises ``ListenError``; the descriptor is closed then.
     """

@@ -55,10 +55,10 @@ class Upload:
     touched: float = 0.0
     """When somebody last went on with it, in Unix seconds."""
     _scope: trio.CancelScope | None = None
-    """Of the connection that writes to it now."""
+    """The scope of the connection that writes to it now."""
     _free: trio.Event = attrs.field(factory=trio.Event)
     _digest: hashlib._Hash | None = attrs.field(factory=hashlib.sha256)
-    """Of all that has come; None where a part of it was written without us."""
+    """The digest of all that has come; None where a part of it was written without us."""
 
     @property
     def whole(self) -> bool:
@@ -102,7 +102,7 @@ class Uploads(Part):
     """True if files go into their thread's directory."""
     clock: Callable[[], float] = time.time
     _uploads: dict[str, Upload] = msgspec.field(default_factory=dict)
-    """By id, the oldest first."""
+    """Uploads by id, the oldest first."""
     _loaded: bool = False
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class Uploads(Part):
     # -- beginning ---------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take in what the broker before had taken, once. Raises ``UploadError``."""
+        """Restore what the broker before had taken, once. Raises ``UploadError``."""
         if self._loaded:
             return
         found = await self._on_disk(self.spool.load)

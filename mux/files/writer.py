@@ -29,7 +29,7 @@ class UploadWriter:
     length: int
     """Bytes that the file is to have."""
     digest: hashlib._Hash | None
-    """Of all that has come; None where a part of it was written without us."""
+    """The digest of all that has come; None where a part of it was written without us."""
     checksum: tuple[Algorithm, bytes] | None
     """What the bytes that come now must have."""
     free: Callable[[], int]

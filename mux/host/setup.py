@@ -193,7 +193,7 @@ def _lacks(settled: Settled, url: str) -> tuple[str, ...]:
 def perform(
     plan: Plan, environ: Mapping[str, str], say: Callable[[str], None], *, start: bool
 ) -> None:
-    """Do the steps, and wait until the broker is ready.
+    """Perform the steps, and wait until the broker is ready.
 
     If that fails after NovaScale's service was stopped, NovaScale's service is started again. In
     any case ``AppmuxError`` is raised with the reason.
@@ -217,7 +217,7 @@ def perform(
 
 
 def _perform(doing: tuple[Step, ...], say: Callable[[str], None], where: Supervisor) -> None:
-    """Do the steps. Where the service doesn't start, its own last words say why."""
+    """Perform the steps. Where the service doesn't start, its own last words say why."""
     try:
         steps.perform(doing, say, where.runner)
     except steps.StepError as failure:

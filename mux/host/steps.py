@@ -91,7 +91,7 @@ def describe(step: Step) -> str:
 def perform(
     steps: Iterable[Step], say: Callable[[str], None], runner: Runner | None = None
 ) -> None:
-    """Do the steps in order, and say each. Raises ``StepError`` at the first that fails."""
+    """Perform the steps in order, and print each. Raises ``StepError`` at the first that fails."""
     for step in steps:
         say(describe(step))
         match step:

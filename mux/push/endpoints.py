@@ -26,7 +26,8 @@ from mux.storage.small_file import SmallFile
 
 FILE: Final = "push.json"
 VERSION: Final = 1
-"""Of the file's format. A newer one is refused: it may hold limits that this code would ignore."""
+"""The version of the file's format. A newer one is refused: it may hold limits that this code would
+ignore."""
 
 ID_BYTES: Final = 8
 

@@ -61,7 +61,7 @@ for _name in ("httpx", "httpcore", "hpack"):
 
 
 class Unreachable(Exception):
-    """Nobody answered, or not in HTTP, or not in time. The text says why, without any secret."""
+    """The service gave no answer, none in HTTP, or none in time. The text says why, no secret."""
 
 
 @attrs.frozen

@@ -43,7 +43,7 @@ class Failed(msgspec.Struct, frozen=True):
 
     reason: str
     ours: bool = False
-    """As in ``Retry``."""
+    """True as in ``Retry``."""
 
 
 Outcome: TypeAlias = Delivered | Retry | Gone | Failed

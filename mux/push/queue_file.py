@@ -65,7 +65,7 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
-"""See ``sqlite.Form.migrations``. Append, never edit."""
+"""The migrations, as ``sqlite.Form.migrations`` describes them. Append, never edit."""
 
 FORM: Final = Form(
     "the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent", forgets=True

@@ -232,7 +232,7 @@ class Pushes:
         return [(each, outcomes[each.id]) for each in endpoints]
 
     def refresh(self) -> None:
-        """Look again at what is due: the clock was set, or the network is back."""
+        """Check again what is due: the clock was set, or the network is back."""
         self._wake.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -30,7 +30,7 @@ class Terminal(msgspec.Struct, frozen=True):
 
     @classmethod
     def at_start(cls) -> Terminal:
-        """Look for a terminal now. With SIGHUP ignored (``nohup``) the process is to outlive it."""
+        """Check for a terminal. With SIGHUP ignored (``nohup``) the process is to outlive it."""
         nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         return cls(attended=not nohup and _is_there())
 

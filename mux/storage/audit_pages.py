@@ -104,7 +104,7 @@ class _Reading:
         return len(self.records) >= self.limit or self.size >= PAGE_BYTES or self.left <= 0
 
     def _read_file(self, path: Path, end: int | None) -> int:
-        """Take the lines before ``end``, the last one first, until the page is full.
+        """Read the lines before ``end``, the last one first, until the page is full.
 
         Returns the place before which lines are still to be taken; 0: none are. A piece behind the
         last line end is being written, or is what a crash left: it is no line yet.

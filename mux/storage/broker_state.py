@@ -62,14 +62,14 @@ MOST_UNHANDLED: Final = 4 * 1024 * 1024
 is gone with the broker: keeping it would cost everybody time."""
 
 AGAIN_SECONDS: Final = 1.0
-"""After which a file that couldn't be written is tried again, as soon as there is something to
-write: until then a killed broker takes the app-server with it."""
+"""Seconds after which a file that couldn't be written is tried again, as soon as there is something
+to write: until then a killed broker takes the app-server with it."""
 
 READ: Final = 1
 BATCH: Final = 2
 CUT: Final = 3
 _HEAD: Final = struct.Struct("<BQ")
-"""Of a record: its kind, and the length of its content."""
+"""The head of a record: its kind, and the length of its content."""
 _pack_head, _HEAD_BYTES = _HEAD.pack, _HEAD.size
 
 _ANSWER: Final = b'{"id":'

@@ -52,7 +52,7 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
-"""See ``sqlite.Form.migrations``. Append, never edit."""
+"""The migrations, as ``sqlite.Form.migrations`` describes them. Append, never edit."""
 
 
 def connect(path: Path) -> sqlite3.Connection:

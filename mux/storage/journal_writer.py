@@ -360,12 +360,12 @@ def _surplus(connection: sqlite3.Connection, floor: int, excess: int) -> list[Vi
             (floor, STEP_ROWS),
         ),
     )
-    excess -= sum(size for _, _, size, _ in victims)
-    if excess <= 0 or len(victims) == STEP_ROWS:
+    if len(victims) == STEP_ROWS:
         return victims
+    excess -= sum(size for _, _, size, _ in victims)
     marks = {first for first, _, _, _ in victims}
     oldest = connection.execute(f"{columns} ORDER BY first_seq LIMIT ?", (STEP_ROWS,))
-    return victims + _until(excess, (row for row in oldest.fetchall() if row[0] not in marks))
+    return victims + _until(excess, (row for row in oldest if row[0] not in marks))
 
 
 def _until(excess: int, candidates: Iterable[Victim]) -> list[Victim]:

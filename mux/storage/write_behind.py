@@ -86,7 +86,7 @@ class WriteBehind:
     gather: float = 0.0
     """Seconds for which more is awaited before it is written together."""
     batch: float = math.inf
-    """If so much is pending, nothing more is awaited."""
+    """The amount that is written at once, without waiting for more."""
     idle: float = math.inf
     """Seconds after which `write` is called although nothing is pending: to tidy up."""
     abandons: bool = True

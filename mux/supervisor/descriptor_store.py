@@ -34,7 +34,8 @@ from mux.supervisor.service_manager import notify
 VARIABLE: Final = "APPMUX_DESCRIPTOR_STORE"
 
 VERSION: Final = 1
-"""Of the memory. Another version's isn't read: its app-server ends, and another one is started."""
+"""The version of the memory. Another version's isn't read: its app-server ends, and another one is
+started."""
 
 KEPT: Final = "kept-"
 MEMORY: Final = "memory"

@@ -22,11 +22,12 @@ TERMINATE_DEADLINE: Final = 2.0
 """Seconds from closing the app-server's stdin to SIGTERM, and from that to SIGKILL."""
 
 WATCHDOG_SHARE: Final = 0.75
-"""Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
+"""The share of systemd's deadline after which a broker that gives no sign of life is killed."""
 
 OWN_DELAY_SHARE: Final = 0.1
-"""Of systemd's deadline. When the end of a broker's own is noticed so much later, it was the
-supervisor that didn't run: it was stopped, or the machine was, and the broker perhaps with it."""
+"""The share of systemd's deadline by which the supervisor may notice a broker's deadline late. When
+it is later, the supervisor didn't run: it was stopped, or the machine was, and the broker perhaps
+with it."""
 
 
 class AppServer:

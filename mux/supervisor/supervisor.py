@@ -106,7 +106,7 @@ class Supervisor:
             os.set_blocking(end, False)
 
     def _take_up(self) -> None:
-        """Go on with what an earlier supervisor left in systemd's keeping."""
+        """Continue with what an earlier supervisor left in systemd's keeping."""
         self.store.end_broker()
         self.store.close_the_rest()
         self.store.remember(token=self.token)

@@ -142,7 +142,7 @@ class TailnetHttps:
         self.renewal = Renewal(self.state_dir, self.settings.socket, self.clock)
 
     def _adopt(self) -> None:
-        """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
+        """Listen on the sockets that an earlier broker listened on, if there is a certificate."""
         if (held := self.renewal.held) is None:
             return
         for name in self.sockets.left(SOCKET_PREFIX):

@@ -69,7 +69,7 @@ class Renewal:
     """The reason why the last order failed; None if it didn't."""
 
     def load(self, name: str) -> None:
-        """Go on with the kept certificate of a name, if there is one. Blocks."""
+        """Load the kept certificate of a name, if there is one. Blocks."""
         from mux.tailnet import certificate  # noqa: PLC0415 (cryptography, if it is wanted)
 
         self.held = certificate.load(self.state_dir, name, self.clock())

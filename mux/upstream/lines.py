@@ -34,7 +34,7 @@ class Lines:
         return list(filter(None, whole))
 
     def unfinished(self) -> bytes:
-        """Take the unfinished line out."""
+        """Remove and return the unfinished line."""
         begun = b"".join(self._parts)
         self._parts.clear()
         return begun

@@ -111,7 +111,7 @@ class Upstream:
     generation: int = 0
     """Processes started so far."""
     pid: int | None = None
-    """Of the process that runs; None while none does."""
+    """The id of the process that runs; None while none does."""
     status: int | None = None
     """Return code of the last process that ended."""
     stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))

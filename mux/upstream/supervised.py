@@ -44,7 +44,7 @@ class Supervision:
 
     _channel: Channel
     generation: int
-    """Of the app-server that runs, or that ran last."""
+    """The number of the app-server that runs, or that ran last."""
     lives: int
     """Brokers before this one, under the same supervisor."""
     left: RunningAppServer | None
@@ -80,7 +80,7 @@ class Supervision:
 
     @classmethod
     def open(cls, opening: Opening | None) -> Supervision | None:
-        """Go on with what was said so far; None if there is no supervisor."""
+        """Continue the exchange that the opening began; None if there is no supervisor."""
         if opening is None:
             return None
         hello, descriptors = opening.hello, opening.descriptors
@@ -199,7 +199,7 @@ class Supervision:
         return answer
 
     def adopt(self, left: RunningAppServer) -> SupervisedProcess:
-        """Take the app-server over that a former broker left."""
+        """Take over the app-server that a former broker left."""
         self.left = None
         process = self._runs(left.pid, left.descriptors)
         if self.exited is not None:
@@ -253,7 +253,7 @@ class SupervisedProcess:
                 self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
-        """Take the process's end, and wake who waits for it."""
+        """Record the process's end, and wake who waits for it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

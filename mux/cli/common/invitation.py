@@ -38,7 +38,7 @@ class PhoneAddress:
 
     scheme: str
     host: str
-    """Without brackets."""
+    """The host, without the brackets of an IPv6 address."""
     port: int
 
     def __str__(self) -> str:

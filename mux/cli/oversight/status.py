@@ -57,7 +57,7 @@ def status(
 
 
 def alone() -> int:
-    """Do what ``appmux`` without a command does; return the exit status."""
+    """Run ``appmux`` without a command; return the exit status."""
     directory = state_dir_of(None, None)
     try:
         return run(directory)

@@ -192,7 +192,7 @@ class Ballot:
     """The client that started the turn; None if no client did, or if that isn't known."""
     votes: dict[Voter, Vote] = attrs.field(factory=dict)
     watched_until: float = 0.0
-    """Until when a person looks who may decide, as far as that is known; machines' votes wait."""
+    """The time until which a person looks who may decide, as far as known; machines' votes wait."""
 
     @property
     def has_machines(self) -> bool:

@@ -133,7 +133,7 @@ class NotificationRule(msgspec.Struct, frozen=True):
     """Natively sent to each connection right after ``initialize``: stored, and sent to
     newcomers."""
     server_ids: frozenset[str] = frozenset()
-    """As in ``RequestRule``."""
+    """The fields with the app-server's ids, as in ``RequestRule``."""
 
 
 class OfferTo(enum.Enum):

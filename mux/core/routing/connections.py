@@ -28,7 +28,7 @@ class Connections(msgspec.Struct, frozen=True, eq=False):
     parts: Features
 
     def attached(self, event: ClientAttached) -> None:
-        """Take in a client whose principal is known."""
+        """Attach a client whose principal is known."""
         now = self.parts.state.now
         self.parts.state.durable.uses_client(event.client)
         self.parts.state.wake_at(now + event.expires_in)

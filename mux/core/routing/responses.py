@@ -135,7 +135,7 @@ class ResponseRouter(Part):
         self.parts.subscriptions.after_answer(client, named)
 
     def _pass_on(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """Do of all that ``_settle`` does what an answer needs that changes nothing here."""
+        """Pass an answer on that changes nothing here: the part of ``_settle`` that it needs."""
         self.parts.client_requests.answered(request)
         client = self.parts.state.clients.get(request.client or 0)
         if client is not None:

@@ -110,7 +110,7 @@ class AppServer:
     def knows(
         self, generation: int, result: dict[str, bytes], greetings: dict[str, list[bytes]]
     ) -> None:
-        """Take in the handshake that an earlier broker has done.
+        """Adopt the handshake that an earlier broker has done.
 
         Raises ``msgspec.DecodeError``.
         """

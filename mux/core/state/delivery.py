@@ -330,7 +330,7 @@ class Delivery(Holding):
             self.send_entries(client, backlog, entries)
 
     def fetched(self, client: Client, entries: tuple[Entry, ...], until: int) -> None:
-        """Take in entries read from disk for a client; up to ``until`` there are no others."""
+        """Add entries read from disk for a client; up to ``until`` there are no others."""
         backlog = client.backlog
         if backlog is not None and backlog.fetching:
             backlog.fetching = False

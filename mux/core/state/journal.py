@@ -69,7 +69,7 @@ class Journal:
         return self.head - len(self._recent)
 
     def kept(self, epoch: str, earliest: int) -> None:
-        """Take in the extent of what is on disk. A new epoch means that the old journal is lost."""
+        """Record the extent of what is on disk. A new epoch means that the old journal is lost."""
         self.epoch, self.on_disk_after = epoch, earliest
 
     @property

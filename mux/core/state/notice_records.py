@@ -26,7 +26,7 @@ class OpenNotice:
     request: ServerRequest | None = None
     """The server request that waits, if the notice is of one."""
     alone_since: float | None = None
-    """Since when nobody looks at it; None while somebody does."""
+    """The time since which nobody looks at it; None while somebody does."""
     sent: dict[str, None] = attrs.field(factory=dict)
     """The devices to which it was sent."""
     only: frozenset[str] | None = None

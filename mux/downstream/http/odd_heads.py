@@ -31,7 +31,7 @@ class HeadParser:
         self._seen = b""
 
     def feed(self, received: bytes) -> RequestHead | HttpResponse | None:
-        """Take what has come; return the head, what refuses it, or None while it is incomplete."""
+        """Parse what has come; return the head, what refuses it, or None while it is incomplete."""
         self._seen += received
         # h11 would wait for a blank line, which a peer that speaks bare JSON or HTTP/2 never sends.
         if b"\n" in self._seen and not _REQUEST_LINE.match(self._seen):

@@ -146,7 +146,7 @@ class Encrypted(trio.abc.HalfCloseableStream):
         self._tls = trio.SSLStream(self.bare, self.context, server_side=True, https_compatible=True)
 
     async def shake_hands(self) -> None:
-        """Do the TLS handshake. Raises ``BrokenResourceError`` if it fails, or takes too long."""
+        """Perform the TLS handshake. Raises ``BrokenResourceError`` if it fails or is late."""
         with trio.move_on_after(HANDSHAKE_DEADLINE) as late:
             await self._tls.do_handshake()
         if late.cancelled_caught:

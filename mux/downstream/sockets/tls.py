@@ -46,10 +46,10 @@ class Certificate(Part):
     """A certificate and its key, read from PEM files."""
 
     cert: Path
-    """With its chain, the server's own certificate first."""
+    """The file with the chain, the server's own certificate first."""
     key: Path
     context: ssl.SSLContext
-    """For new connections."""
+    """The context for new connections."""
 
     def read_again(self) -> Callable[[], None]:
         """Read the files again, and return the function that puts them in force.

@@ -220,7 +220,7 @@ class FrameUnpacker(Part):
         return True
 
     def _kind(self, first: int, *, masked: bool) -> str:
-        """Tell what becomes of a frame: it ``passes``, is ``packed``, or is ``wrong`` here."""
+        """Return what becomes of a frame: it ``passes``, is ``packed``, or is ``wrong`` here."""
         opcode = first & OPCODE
         if opcode > BINARY:
             return "passes"

@@ -60,7 +60,7 @@ class OddFrames:
         return self._connection.send(CloseConnection(code, reason))
 
     def end(self, code: int, reason: str) -> None:
-        """Take it that nothing can be read any more, and owe the close frame that says why."""
+        """Assume that nothing can be read any more, and owe the close frame that says why."""
         self.ended = True
         if self._connection.state is ConnectionState.OPEN:
             self._owed.append(self.close(code, reason))

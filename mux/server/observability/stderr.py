@@ -68,7 +68,7 @@ class Stderr(io.TextIOBase):
     # ── the text stream ───────────────────────────────────────────────────────────────────────
 
     def write(self, text: str) -> int:
-        """Take a text; its lines are written when they are whole, or at ``flush``."""
+        """Queue a text; its lines are written when they are whole, or at ``flush``."""
         if not isinstance(text, str):
             raise TypeError(f"expected text, not {type(text).__name__}")
         with self._changed:

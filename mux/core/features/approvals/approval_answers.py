@@ -33,7 +33,7 @@ class ApprovalAnswers(Part):
     server_requests: ServerRequests
 
     def from_client(self, client: Client, message: ClientMessage) -> None:
-        """Take ``mux/approvals/answer`` from a client with the scope, offered the request or not.
+        """Handle ``mux/approvals/answer`` of a client with the scope, offered the request or not.
 
         The same rules hold as for other answers. This client also gets a result that says what
         became of its answer.
@@ -59,7 +59,7 @@ class ApprovalAnswers(Part):
         self.state.answer(client.id, jsonrpc.result(message.id, outcome), message.method)
 
     def from_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
-        """Take an answer that a device gives on its lock screen, by the rules for any client."""
+        """Handle an answer that a device gives on its lock screen, by the rules for any client."""
         state, request = self.state, self.state.pending_requests.get(b"%d" % id)
         if request is None or request.answered:
             state.out.append(NoticeAnswerJudged("over", self._why_over(request)))

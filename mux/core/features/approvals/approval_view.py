@@ -51,7 +51,7 @@ class View:
     command: str | None
     cwd: str | None
     files: list[FileChange]
-    """With their diffs if these were asked for."""
+    """The files, with their diffs if these were requested."""
     risks: list[Risk]
     choices: list[Any]
     text: str | None

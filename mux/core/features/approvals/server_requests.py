@@ -84,7 +84,7 @@ class ServerRequests(Part):
             self.offer_to_next(request)
 
     def restore(self, saved: SavedServerRequest) -> None:
-        """Take in a request that was offered by an earlier broker, under the same id.
+        """Restore a request that was offered by an earlier broker, under the same id.
 
         People answer it when they come back. A program that it was for has a moment to.
         """
@@ -252,7 +252,7 @@ class ServerRequests(Part):
     # ── up ────────────────────────────────────────────────────────────────────────────────────
 
     def client_answered(self, client: Client, message: ClientMessage) -> None:
-        """Take a client's answer: by its policy it may decide; any other changes nothing."""
+        """Handle a client's answer: by its policy it may decide; any other changes nothing."""
         request = self.state.pending_requests.offered_to(client.id, message.id)
         if request is None:
             # Late, double, unknown: natively ignored, and no fault of the client.

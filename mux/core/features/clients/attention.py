@@ -52,7 +52,7 @@ class Attention(Part):
     # ── from clients ──────────────────────────────────────────────────────────────────────────
 
     def focused(self, client: Client, message: ClientMessage) -> None:
-        """Take ``mux/focus``, as a request or a notification."""
+        """Handle ``mux/focus``, as a request or a notification."""
         try:
             params = msgspec.json.decode(message.params, type=FocusParams)
         except msgspec.DecodeError as wrong:

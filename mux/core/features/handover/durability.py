@@ -63,7 +63,7 @@ class Durability(Part):
         return SaveState(f"{kind}/{name}", text)
 
     def inherit(self, saved: dict[str, bytes]) -> None:
-        """Take in what an earlier broker saved, so that what is over is removed."""
+        """Record what an earlier broker saved, so that what is over is removed."""
         for text, value in saved.items():
             kind, _, name = text.partition("/")
             if kind in _READERS:

@@ -88,7 +88,7 @@ class Handover:
     # ── what was saved ────────────────────────────────────────────────────────────────────────
 
     def begin(self, generation: int, saved: dict[str, bytes], entries: Iterable[Entry]) -> None:
-        """Go on with what an earlier broker left."""
+        """Continue what an earlier broker left."""
         state = self.state
         state.appserver.begin(generation, state.now)
         state.appserver.inherited = True
@@ -115,7 +115,7 @@ class Handover:
         state.wake_at(state.now + ANSWER_DEADLINE)
 
     def _restore(self, kinds: _Kinds, entries: Iterable[Entry]) -> None:
-        """Take in what was saved. Raises ``msgspec.DecodeError``."""
+        """Restore what was saved. Raises ``msgspec.DecodeError``."""
         state = self.state
         for server in kinds.all("app-server", SavedAppServer):
             state.appserver.knows(server.generation, server.result, server.greetings)
@@ -217,7 +217,7 @@ class Handover:
     # ── what the app-server says ──────────────────────────────────────────────────────────────
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """Take the answer to a request made here; False if it is for none of them."""
+        """Handle the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None
             loaded = handover_answers.threads_loaded(line)

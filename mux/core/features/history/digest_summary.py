@@ -44,7 +44,7 @@ class Summary(Part):
     """True if there was more of a kind than is kept."""
 
     def add(self, entry: Entry) -> None:
-        """Take in one message of the thread, in order."""
+        """Add one message of the thread, in order."""
         try:
             if entry.method == DECIDED:
                 self._keep(self.decisions, _decided_decoder.decode(entry.message).params)

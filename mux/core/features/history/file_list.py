@@ -43,7 +43,7 @@ class FileList(Part):
     """True if there were more than are kept."""
 
     def add(self, entry: Entry) -> None:
-        """Take in one message of the thread, in order."""
+        """Add one message of the thread, in order."""
         try:
             if entry.method == ADDED:
                 added = _added_decoder.decode(entry.message).params

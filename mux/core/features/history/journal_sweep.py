@@ -89,7 +89,7 @@ class JournalSweeps(Part):
         self._read_on(self._last, sweep)
 
     def read(self, number: int, entries: tuple[Entry, ...], until: int) -> None:
-        """Take entries that were read from disk."""
+        """Handle entries that were read from disk."""
         sweep = self._sweeps.get(number)
         if sweep is not None:
             if sweep.cursor < self.state.journal.earliest:

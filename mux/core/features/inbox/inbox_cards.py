@@ -39,7 +39,7 @@ class InboxCards(Part):
     """Counts the changes of ``limits``."""
 
     def observe(self, method: str, thread: str | None, line: bytes) -> str | None:
-        """Take a notification of a method in ``HEARD``; return the thread that it is of.
+        """Apply a notification of a method in ``HEARD``; return the thread that it is of.
 
         Called before anything else handles it.
         """
@@ -54,7 +54,7 @@ class InboxCards(Part):
         return thread
 
     def joined(self, line: bytes) -> str | None:
-        """Take the thread that an answer or ``thread/started`` describes; return its id."""
+        """Record the thread that an answer or ``thread/started`` describes; return its id."""
         try:
             read = _thread_decoder.decode(line)
         except msgspec.DecodeError:
@@ -66,7 +66,7 @@ class InboxCards(Part):
         return holder.thread.id
 
     def remember(self, entries: Iterable[Entry]) -> set[str]:
-        """Take the last events of an earlier life; return the threads of which they are.
+        """Apply the last events of an earlier life; return the threads of which they are.
 
         What this life has told of a thread already is newer, and stays.
         """
@@ -150,7 +150,7 @@ class InboxCards(Part):
                 card.ended = Ended(turn.id, turn.status)
 
     def _item_completed(self, card: Card, line: bytes) -> None:
-        """Take the user's first words: the app-server doesn't tell a new thread's preview."""
+        """Record the user's first words: the app-server doesn't tell a new thread's preview."""
         if not card.preview and _USER in line:
             last = final_line(bytes(_params(line).item))
             card.preview = last.text if last is not None else ""
@@ -172,7 +172,7 @@ class InboxCards(Part):
             self.limits_version += 1
 
     def limits_read(self, line: bytes) -> None:
-        """Take the limits that the app-server gave a client which asked."""
+        """Record the limits that the app-server gave a client which asked."""
         try:
             read = _limits_read_decoder.decode(line).result
         except msgspec.DecodeError:

@@ -90,7 +90,7 @@ class InboxChanges(Part):
     def follow(
         self, client: Client, threads: list[InboxThread], app_server: InboxAppServer
     ) -> None:
-        """Tell a client from now on what changes; it is given a page with these threads."""
+        """Notify a client of changes from now on; it is given a page with these threads."""
         scopes = client.principal.scopes
         follower = self.followers.setdefault(client.id, _Follower())
         # Threads come whole once more with their first change: what is told as a difference
@@ -107,7 +107,7 @@ class InboxChanges(Part):
         self.state.wake_at(self._due)
 
     def left(self, client: Client) -> None:
-        """Tell a client nothing more."""
+        """Remove a client from the followers."""
         self.followers.pop(client.id, None)
         if not self.followers:
             self._sent.clear()
@@ -120,16 +120,16 @@ class InboxChanges(Part):
     # ── what changes ──────────────────────────────────────────────────────────────────────────
 
     def observe(self, method: str, thread: str | None, line: bytes) -> None:
-        """Take a notification that cards are made of."""
+        """Apply a notification that cards are made of."""
         self.touch(self.cards.observe(method, thread, line))
 
     def remember(self, entries: Iterable[Entry]) -> None:
-        """Take the last events of an earlier life."""
+        """Apply the last events of an earlier life."""
         for thread in self.cards.remember(entries):
             self.touch(thread)
 
     def joined(self, line: bytes) -> None:
-        """Take the thread that the answer to a following request describes."""
+        """Record the thread that the answer to a following request describes."""
         self.touch(self.cards.joined(line))
 
     def touch(self, thread: str | None) -> None:
@@ -143,7 +143,7 @@ class InboxChanges(Part):
         self._touched.update(self._sent)
 
     def refresh(self) -> None:
-        """Tell followers what the event changed, or see to it that they are told soon.
+        """Notify followers of what the event changed, at once or soon.
 
         Called at the end of each event but deltas, if there are followers.
         """
@@ -151,7 +151,7 @@ class InboxChanges(Part):
             self._refresh()
 
     def on_timer(self) -> float:
-        """Tell what had to wait, and what streams; return when to come back."""
+        """Notify followers of what had to wait, and of what streams; return the next deadline."""
         if self._due <= self.state.now:
             self._refresh()
         return self._due

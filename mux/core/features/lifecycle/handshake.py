@@ -127,7 +127,7 @@ class Handshakes:
         self.client_requests.ask_for_broker("initialize", self.state.introduction.params())
 
     def upstream_initialized(self, line: bytes) -> None:
-        """Take the app-server's answer to ``initialize``: what waited for it goes on."""
+        """Handle the app-server's answer to ``initialize``: what waited for it goes on."""
         if not self.state.appserver.initialized(line):
             reason = "the app-server's answer to `initialize` can't be used"
             self.state.out.append(KillUpstream(reason))

@@ -233,7 +233,7 @@ class Recovery(Part):
         self._ready_if_resumed()
 
     def resumed(self, request: Request, *, failed: bool) -> bool:
-        """Take the answer to a request of ``resume``; False if it is for none of them."""
+        """Handle the answer to a request of ``resume``; False if it is for none of them."""
         if request is self._probe:
             self._probe = None
         id = self._resuming.pop(request.wire, None)

@@ -47,11 +47,11 @@ class NoticeTriggers(Part):
         return self.state.notices
 
     def observe(self, method: str, thread: str | None, line: bytes) -> None:
-        """Take a notification of a method in ``HEARD``. Called before anything else handles it."""
+        """Apply a notification of a method in ``HEARD``. Called before anything else handles it."""
         HEARD[method](self, thread or "", line)
 
     def joined(self, answer: bytes) -> None:
-        """Take name and parent of a thread from the answer to a request that follows it."""
+        """Record name and parent of a thread from the answer to a request that follows it."""
         self._introduced("", answer)
 
     def acted(self, client: Client, method: str, thread: str | None) -> None:

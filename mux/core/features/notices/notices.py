@@ -252,7 +252,7 @@ class Notices:
     # ── earlier lives ─────────────────────────────────────────────────────────────────────────
 
     def kept(self, known: Iterable[str], standing: Iterable[RestoredNotice]) -> None:
-        """Take in the subjects that an earlier life raised, and its notices that aren't over.
+        """Restore the subjects that an earlier life raised, and its notices that aren't over.
 
         Requests that waited then are over with the app-server that made them. Where such a notice
         could be read, it is withdrawn. A device to which it is still on its way is sent what is

@@ -114,7 +114,7 @@ class ClientRequests(Part):
         self.state.durable.uses_wire(wire)
 
     def restore(self, request: Request) -> None:
-        """Take in a request that an earlier broker has sent upstream."""
+        """Restore a request that an earlier broker has sent upstream."""
         self.state.scheduler.restore(request, self.state.now)
         self.joins(request, 1)
         self.state.wake_at(request.deadline)

@@ -217,7 +217,7 @@ class DirectoryClearance:
                 case.reads.append(self.client_requests.ask_for_broker(THREAD, params))
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """Take the answer to a request of ``refresh``; False if it is for none of them."""
+        """Handle the answer to a request of ``refresh``; False if it is for none of them."""
         cases = ((n, each) for n, each in self._cases.items() if request in each.reads)
         number, case = next(cases, (0, None))
         if case is None:

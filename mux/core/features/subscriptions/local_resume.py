@@ -74,7 +74,7 @@ class LocalResumes(Part):
         return request.wire in self._waiting
 
     def answered(self, request: Request, line: bytes) -> tuple[Request, bytes, bool] | None:
-        """Take the answer, good or not, to a request made here.
+        """Handle the answer, good or not, to a request made here.
 
         The last one completes the resume: returns that request, its answer, and whether it failed.
         None before that.

@@ -181,7 +181,7 @@ class Replays(Part):
         self.clearance.load(client, id, load, not_loaded)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
-        """Take the answer to one of ``_load``'s requests; False if it is for none of them."""
+        """Handle the answer to one of ``_load``'s requests; False if it is for none of them."""
         loading = self._loading.pop(request.wire, None)
         if loading is None:
             return False

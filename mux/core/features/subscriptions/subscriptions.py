@@ -176,7 +176,7 @@ class Subscriptions(Part):
             self.state.send(client.id, line, method)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
-        """Take the answer to a request of ``_join_children``; False if it is for none of them."""
+        """Handle the answer to a request of ``_join_children``; False if it is for none of them."""
         id = self._loading.pop(request.wire, None)
         child = self.state.threads.known.get(id or "")
         if id is None or child is None or failed:
@@ -312,7 +312,7 @@ class Subscriptions(Part):
         self.state.release_candidates.add(thread.id)
 
     def client_left(self, client: Client) -> None:
-        """Take a departed client off its threads.
+        """Remove a departed client from its threads.
 
         A thread that couldn't be joined again stays subscribed for the client's return.
         """

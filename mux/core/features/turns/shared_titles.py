@@ -126,7 +126,7 @@ class SharedTitles(Part):
     # ── a running turn ────────────────────────────────────────────────────────────────────────
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """Take the app-server's answer to a request that begins a turn."""
+        """Handle the app-server's answer to a request that begins a turn."""
         turn = self.state.title_turns.running.get(request.thread or "")
         if turn is None or turn.wire != request.wire:
             return
@@ -136,7 +136,7 @@ class SharedTitles(Part):
             turn.messages.append((True, line))
 
     def observe(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
-        """Take a notification of a running title turn; returns what waiting clients are sent."""
+        """Apply a notification of a running title turn; returns what waiting clients are sent."""
         turn = self.state.title_turns.running[thread]
         turn.messages.append((False, line))
         if method == "turn/completed":

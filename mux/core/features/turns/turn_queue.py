@@ -161,7 +161,7 @@ class TurnQueueing(Part):
         notify(self.state, queue, "queued", turn)
 
     def restore(self, queue: TurnQueue) -> None:
-        """Take in a queue of an earlier broker."""
+        """Restore a queue of an earlier broker."""
         self.state.turn_queues[queue.thread] = queue
         starting = [queue.starting] if queue.starting is not None else []
         self.state.last_queued_turn = max(
@@ -249,7 +249,7 @@ class TurnQueueing(Part):
         del self.state.undecided_turns[thread]
 
     def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
-        """Take the answer to a queued turn's ``turn/start``."""
+        """Handle the answer to a queued turn's ``turn/start``."""
         queue = self.state.turn_queues.get(request.thread or "")
         if queue is None or queue.request is not request or queue.starting is None:
             return

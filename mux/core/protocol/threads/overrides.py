@@ -25,7 +25,8 @@ from mux.core.protocol.threads import thread_overrides
 from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Fields
 
 HEADER: Final = "Appmux-Overrides"
-"""Of an upgrade: the overrides, as JSON. Of its answer: the keys that hold, with commas."""
+"""The header of an upgrade with the overrides, as JSON. In the answer: the keys that hold, with
+commas between."""
 
 LONGEST: Final = 4096
 """Bytes of the header at most. A door's has some hundred; a connection's head may have 16 KiB."""

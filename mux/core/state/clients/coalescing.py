@@ -23,7 +23,8 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import LARGE_DELTA, Entry, merge, with_seq
 
 RUN_BYTES = 64 * 1024
-"""Of held messages. As many go out at once: more would only be a burst, and isn't less to write."""
+"""Bytes of held messages at which a run is sent. More would only be a burst, and isn't less to
+write."""
 
 NEVER = float("inf")
 
@@ -32,7 +33,7 @@ class Group(msgspec.Struct, frozen=True):
     """The live followers of a thread that get its deltas coalesced within one window."""
 
     window: float
-    """In seconds."""
+    """The window in seconds."""
     plain: tuple[ClientId, ...]
     numbered: tuple[ClientId, ...]
     """Those that want the message numbered."""
@@ -70,7 +71,7 @@ class Coalescing:
     """All runs."""
 
     runs: dict[tuple[str, float], Run] = attrs.field(factory=dict)
-    """By thread and window."""
+    """Runs by thread and window."""
     waiting: dict[ClientId, Run] = attrs.field(factory=dict)
     """The run that is held for a client."""
     next_due: float = NEVER

@@ -60,7 +60,7 @@ class DepartedClients:
         return None if follows is None else SavedFollows(who, program, follows)
 
     def restore(self, saved: SavedFollows) -> None:
-        """Take in what a client followed that was attached to an earlier broker."""
+        """Restore what a client followed that was attached to an earlier broker."""
         program = (saved.who, saved.program)
         self.followed[program] = self.followed.get(program, {}) | saved.threads
         self._changed(program)

@@ -77,5 +77,5 @@ class SentMessages:
         return None if first is None else SavedMessage(who, thread, id, first.result, first.turn)
 
     def restore(self, saved: SavedMessage) -> None:
-        """Take in a message that an earlier broker knew."""
+        """Restore a message that an earlier broker knew."""
         self.firsts[saved.who, saved.thread, saved.id] = FirstAttempt(saved.result, saved.turn)

@@ -74,7 +74,7 @@ class ToolOwners:
         return self._owners.get(thread, {})
 
     def restore(self, thread: str, owners: dict[tuple[str, str], Owner]) -> None:
-        """Take in the owners that an earlier broker knew."""
+        """Restore the owners that an earlier broker knew."""
         self._owners[thread] = owners
 
     def owner(self, thread: str | None, call: ToolCall) -> Owner | None:

@@ -87,7 +87,7 @@ class Card:
             return False
 
     def introduce(self, stored: SavedCard) -> None:
-        """Take in a description of the thread; one without a directory is none."""
+        """Update from a description of the thread; one without a directory is none."""
         if stored.cwd is None:
             return
         self.introduced = True

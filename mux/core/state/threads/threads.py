@@ -57,8 +57,8 @@ class Thread:
     """The thread's beginning, as far as only the broker can tell of it; set if it was started
     here."""
     kept_until: float = 0.0
-    """Until when a thread that couldn't be joined again stays subscribed without followers
-    (broker's clock); 0 if it needn't."""
+    """The time (broker's clock) until which a thread that couldn't be joined again stays subscribed
+    without followers; 0 if it needn't."""
     spawned_by: Owner | None = None
     """For a sub-agent's thread: the client that began the turn in which it was made."""
     loaded_with: bytes = b""
@@ -289,7 +289,7 @@ class Threads:
         return thread
 
     def leave(self, client: Client) -> list[Thread]:
-        """Take a departed client off every thread; returns the threads that it followed."""
+        """Remove a departed client from every thread; returns the threads that it followed."""
         return [self.unfollow(client, id) for id in list(client.follows)]
 
     def running_floor(self, head: int) -> int:
