@@ -24,7 +24,7 @@ POINTS: Final = (
     "mux.storage.broker_state load",
     "mux.storage.journal Store.open",
     "mux.storage.broker_state BrokerState.begin",
-    "mux.upstream.supervised Supervision.take",
+    "mux.upstream.supervised Supervision.adopt",
     "mux.server.handover Sockets.let_go",
     "mux.core.features.handover.handover Handover.begin",
     "mux.core.features.handover.handover Handover._loaded",
