@@ -62,6 +62,8 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "longs": longs.measure,
     "files": files.measure,
     "page": page.measure,
+    "page-turns": page.measure_turns,
+    "page-thread": page.measure_thread,
 }
 
 

@@ -43,6 +43,7 @@ THREADS: Final = 30
 DELTAS: Final = 20_000
 PACE: Final = 50
 ITEMS: Final = 5_000
+TURNS: Final = 20
 SETTLED: Final = 2
 """Turns after which the tab's memory is what later ones are held against: by then all is loaded."""
 
@@ -128,15 +129,25 @@ UPWARDS: Final = """async () => {
 
 
 def measure(plan: Plan) -> list[Figure]:
-    """All rows of the page's table."""
-    figures = _sizes()
-    turns = 20 if plan.repeat > 1 else 5
+    """What the page weighs, how soon it is there, and how soon a delta is seen."""
     with _stage() as stage:
-        figures += _opening(stage, max(plan.repeat, 3))
-        figures.append(_delta_to_screen(stage, int(PACE * plan.paced_seconds)))
-        figures += _long_turns(stage, turns)
-        figures += _long_thread(stage)
-    return figures
+        return [
+            *_sizes(),
+            *_opening(stage, max(plan.repeat, 3)),
+            _delta_to_screen(stage, int(PACE * plan.paced_seconds)),
+        ]
+
+
+def measure_turns(plan: Plan) -> list[Figure]:
+    """Long turns. A quick run has two, which say nothing of memory."""
+    with _stage() as stage:
+        return _long_turns(stage, TURNS, SETTLED) if plan.repeat > 1 else _long_turns(stage, 1, 1)
+
+
+def measure_thread(plan: Plan) -> list[Figure]:
+    """A long thread; a quick run has a fifth of it."""
+    with _stage() as stage:
+        return _long_thread(stage, ITEMS if plan.repeat > 1 else ITEMS // 5)
 
 
 def _judged(name: str, unit: str, values: list[float], most: float) -> Figure:
@@ -352,7 +363,7 @@ async def _paced(host: Runtime, thread: str, deltas: int) -> list[float]:
 # --- Long turns ----------------------------------------------------------------------------------
 
 
-def _long_turns(stage: Stage, turns: int) -> list[Figure]:
+def _long_turns(stage: Stage, turns: int, settled: int) -> list[Figure]:
     """One thread, turns of 20,000 deltas each: what they hold up, send, and leave behind."""
     host = stage.host
     context = stage.paired(stage.far)
@@ -364,7 +375,7 @@ def _long_turns(stage: Stage, turns: int) -> list[Figure]:
     longest: list[float] = []
     shares: list[float] = []
     memory: list[float] = []
-    for _ in range(turns + SETTLED):
+    for _ in range(turns + settled):
         page.evaluate("bench.longest = bench.completed = 0")
         before = stage.far.down
         plain = host.run(_long_turn, host, thread)
@@ -374,19 +385,20 @@ def _long_turns(stage: Stage, turns: int) -> list[Figure]:
         longest.append(max(LONG_TASK, float(page.evaluate("bench.longest"))))
         memory.append(_heap(session))
     context.close()
-    kept, most = sorted(longest[SETTLED:]), median(memory[SETTLED:][-2:])
-    grown = most / memory[SETTLED - 1]
+    kept, most = sorted(longest[settled:]), median(memory[settled:][-2:])
+    grown = most / memory[settled - 1]
     name = f"a turn of {DELTAS:,} deltas: "
     tasks = Figure(
         f"{name}longest main-thread task, p95", "ms", {"page": kept}, "≤ 50 ms",
         p95 := kept[int(len(kept) * 0.95)], p95 <= LONG_TASK,
     )  # fmt: skip
     flat = Figure(
-        f"memory of the tab after {turns} such turns / after {SETTLED}", "",
+        f"memory of the tab after {turns} such turns / after {settled}", "",
         {"page": [grown]}, "0.9 to 1.1", grown, 0.9 <= grown <= 1.1,
         f"{most / MIB:.1f} MiB of heap",
     )  # fmt: skip
-    return [tasks, _judged(f"{name}bytes on the wire / plain", "", shares, 0.3), flat]
+    wire = _judged(f"{name}bytes on the wire / plain", "", shares, 0.3)
+    return [tasks, wire, flat] if turns > 1 else [tasks, wire]
 
 
 def _heap(session: CDPSession) -> float:
@@ -407,11 +419,11 @@ async def _long_turn(host: Runtime, thread: str) -> int:
 # --- A long thread -------------------------------------------------------------------------------
 
 
-def _long_thread(stage: Stage) -> list[Figure]:
-    """A thread of 5,000 items: opened at its end, and scrolled to its beginning."""
+def _long_thread(stage: Stage, items: int) -> list[Figure]:
+    """A thread of many items: opened at its end, and scrolled to its beginning."""
     host = stage.host
     with tempfile.TemporaryDirectory(prefix="appmux-bench-") as place:
-        rollout = host.run(short_items, Path(place), ITEMS, SECTION.format(n=1))
+        rollout = host.run(short_items, Path(place), items, SECTION.format(n=1))
         rollout.put(host.broker.home.root)
     context = stage.paired(stage.far)
     page, _ = stage.opened(context, stage.far)
@@ -426,7 +438,7 @@ def _long_thread(stage: Stage) -> list[Figure]:
     page.evaluate(UPWARDS)
     longest = max(LONG_TASK, float(page.evaluate("bench.longest")))
     context.close()
-    name = f"a thread of {ITEMS:,} items: "
+    name = f"a thread of {items:,} items: "
     return [
         _judged(f"{name}opened at its end", "s", [opened], 1.0),
         _judged(f"{name}longest task while scrolled to its start", "ms", [longest], 100),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,12 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "__impor
 FOR_EVERYONE = {"", "documents", "errors", "posix"}
 """What any shell may import: the version, the base of the errors, what the system gives."""
 
+MOST_FILES = 16
+"""Python files of one folder, its ``__init__.py`` among them: a list taken in at a glance."""
+
+MOST_LINES = 400
+"""Lines of one file: what one reads in one go."""
+
 ANYTHING = {""}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -47,16 +54,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "host": {"access", "client", "config", "core", "downstream.sockets.unix_socket"},
     "downstream": {"access", "config", "core", "dispatch"},
-    "tailnet": {"config", "downstream", "host.steps", "storage", "text"},
+    "tailnet": {"config", "core.part", "downstream", "host.steps", "storage", "text"},
     "web": {"access", "config", "core", "dispatch", "downstream", "files"},
     "files": {"core", "storage"},
     "notices": {"access", "config", "core", "dispatch", "push", "storage", "text"},
     "access": {"config", "core", "dispatch", "storage"},
-    "push": {"config", "storage"},
+    "push": {"config", "core.part", "storage"},
     "upstream": {
         "config", "core", "dispatch", "storage", "supervisor.channel", "supervisor.opening",
     },
-    "storage": {"config", "core.protocol"},
+    "storage": {"config", "core.part", "core.protocol"},
     "supervisor": set(),
     "stdio": {"config.codex_binary", "config.locate", "core.protocol"},
     "demo": {"client"},
@@ -328,6 +335,14 @@ def test_a_folder_says_what_it_is_and_costs_nothing() -> None:
         names = {each.stem for each in path.parent.glob("*.py")} - {"__init__"}
         named = set(re.findall(r"``([a-z0-9_]+)``", text))
         assert names <= named, f"{module}: say what these are for: {sorted(names - named)}"
+
+
+def test_a_folder_can_be_seen_at_once() -> None:
+    """What has more files gets rooms; what has more lines, a second file."""
+    crowded = Counter(path.parent for path in modules().values())
+    assert not {str(each): count for each, count in crowded.items() if count > MOST_FILES}
+    lines = {name: path.read_text("utf-8").count("\n") for name, path in modules().items()}
+    assert not {name: count for name, count in lines.items() if count > MOST_LINES}
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

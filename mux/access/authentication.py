@@ -23,8 +23,6 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import attrs
-
 from mux.access.auth_rules import (
     CapabilityToken,
     DevicesOnly,
@@ -35,6 +33,7 @@ from mux.access.auth_rules import (
     require_consistent,
 )
 from mux.access.device import TOKEN_PREFIX, Device
+from mux.core.part import Part
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
@@ -88,12 +87,11 @@ def open_auth(
 # -- from a header to a principal ------------------------------------------------------------------
 
 
-@attrs.define
-class Authenticator:
+class Authenticator(Part):
     """The rules in force. Made by ``open_auth``; one for all WebSocket listeners."""
 
-    _auth: Auth = attrs.field(repr=False)
-    device: Callable[[str], Device | None] = attrs.field(repr=False)
+    _auth: Auth
+    device: Callable[[str], Device | None]
     """Finds a paired device by its token. ``server`` sets it once the device registry is open."""
     _rules: Rules
 

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import attrs
 import msgspec
 import structlog
 from msgspec.structs import asdict, replace
@@ -38,6 +37,7 @@ from mux.access.device import (
     proper_name,
 )
 from mux.core.extension.devices import Kind
+from mux.core.part import Part, later
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -69,20 +69,19 @@ class DeviceRegistryError(AppmuxError):
 # -- the registry ----------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False, repr=False)
-class DeviceRegistry:
+class DeviceRegistry(Part):
     """All paired devices. Made by ``open_registry``; one for a broker."""
 
     path: Path
     clock: Callable[[], float]
-    _devices: dict[str, Device] = attrs.field(factory=dict)
-    _by_digest: dict[str, Device] = attrs.field(factory=dict, repr=False)
-    _shut_out: dict[str, None] = attrs.field(factory=dict)
+    _devices: dict[str, Device] = msgspec.field(default_factory=dict)
+    _by_digest: dict[str, Device] = msgspec.field(default_factory=dict)
+    _shut_out: dict[str, None] = msgspec.field(default_factory=dict)
     """Names of revoked devices that are still in the file."""
-    file: SmallFile = attrs.field(init=False)
+    file: SmallFile = later()
     """Its ``trouble``: a revocation isn't on disk yet."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         copy = self.path.with_name(COPY)
         self.file = SmallFile(self.path, self._text, "the device book", self._back, copy)
 

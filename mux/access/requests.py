@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-import attrs
 import msgspec
 from msgspec import structs
 
@@ -43,6 +42,7 @@ from mux.core.extension.devices import (
 )
 from mux.core.extension.parts import Done
 from mux.core.extension.sessions import ShortToken
+from mux.core.part import Part, later
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.scope import Scope
 from mux.dispatch.dispatcher import Dispatcher
@@ -65,8 +65,7 @@ class DeviceRequestError(AppmuxError):
 _Params = TypeVar("_Params")
 
 
-@attrs.define(eq=False, repr=False)
-class DeviceRequests:
+class DeviceRequests(Part):
     """Answers the requests about devices, and knows the devices' connections."""
 
     registry: DeviceRegistry
@@ -81,13 +80,13 @@ class DeviceRequests:
     """Called with the id of a device that was revoked."""
     origins: Callable[[], Iterable[str]] = tuple
     """Returns the page's origins by name: ``web.origins``, and the Tailnet's."""
-    pairing: Pairing = attrs.field(init=False)
-    browsers: BrowserPairing = attrs.field(init=False)
-    sessions: Sessions = attrs.field(init=False)
-    _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
+    pairing: Pairing = later()
+    browsers: BrowserPairing = later()
+    sessions: Sessions = later()
+    _live: dict[ClientId, tuple[str, str]] = msgspec.field(default_factory=dict)
     """The id and the host of the device behind each connection of a device."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.pairing = Pairing(
             self.registry, self.dispatcher.notify, self.record, self._make_room_for
         )

@@ -9,7 +9,14 @@ Used by features, and by the shells.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+
+def later() -> Any:
+    """Return the field of something that a part is given, or makes, once it is there itself."""
+    return msgspec.field(default=None)
 
 
 class Part(msgspec.Struct, eq=False):

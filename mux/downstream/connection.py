@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import attrs
+import msgspec
 import structlog
 import trio
 from msgspec.structs import replace
 
 from mux.core.events import ClientSent, ClientSentBinary
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.envelope import client_message, jsonrpc
 from mux.core.protocol.threads import overrides
@@ -133,8 +134,7 @@ def _pid(stream: Accepted) -> int | None:
         return None
 
 
-@attrs.define(eq=False, repr=False)
-class _Connection:
+class _Connection(Part):
     """A client's connection: its stream, its outbox, and how it ends."""
 
     stream: trio.abc.HalfCloseableStream
@@ -147,10 +147,10 @@ class _Connection:
     """Called once it is known who the client is."""
     pid: int | None
     """The process at the far end, if the system tells it."""
-    _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
+    _idle: Rate = msgspec.field(default_factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None
     """Code and reason of our close frame, once we end the connection."""
-    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _reading: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     _written: trio.Event | None = None
     """Set once the writer has written everything, when ``_part`` waits for that."""
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Literal, NoReturn
 
 import attrs
+import msgspec
 import structlog
 import trio
 
@@ -71,15 +72,14 @@ log = structlog.get_logger()
 # -- from an address to a listening socket ---------------------------------------------------------
 
 
-@attrs.define
-class Listener:
+class Listener(msgspec.Struct):
     """A bound socket that already queues connections, and how clients reach it."""
 
     url: str
     """The URL to connect to, with the real port or the absolute path."""
     kind: Literal["ws", "unix"]
     listening: Listening
-    _claim: Claim | None = None
+    claim: Claim | None = None
     """The claim to a unix path that we bound ourselves; None for TCP and for inherited sockets."""
     certificate: Certificate | None = None
     """The certificate of a ``wss://`` listener."""
@@ -119,10 +119,10 @@ class Listener:
 
         The path stays where the next broker goes on with this socket: nothing else leads to it.
         """
-        if self._claim is not None and self.is_followed():
-            self._claim.leave()
-        elif self._claim is not None:
-            self._claim.release()
+        if self.claim is not None and self.is_followed():
+            self.claim.leave()
+        elif self.claim is not None:
+            self.claim.release()
         await self.listening.aclose()
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-import attrs
 import msgspec
 import trio
 
@@ -46,8 +45,7 @@ class BrokenOffError(OSError):
     """A response is broken off: nobody takes what was sent for the whole file."""
 
 
-@attrs.define(eq=False)
-class Download:
+class Download(msgspec.Struct, eq=False):
     """A file that may be fetched."""
 
     file: int

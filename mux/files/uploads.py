@@ -18,7 +18,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
 
-import attrs
 import msgspec
 import structlog
 import trio
@@ -45,8 +44,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
-class Upload:
+class Upload(msgspec.Struct, eq=False):
     """An upload, unfinished or just finished."""
 
     about: Description
@@ -56,8 +54,8 @@ class Upload:
     """When somebody last went on with it, in Unix seconds."""
     _scope: trio.CancelScope | None = None
     """The scope of the connection that writes to it now."""
-    _free: trio.Event = attrs.field(factory=trio.Event)
-    _digest: hashlib._Hash | None = attrs.field(factory=hashlib.sha256)
+    _free: trio.Event = msgspec.field(default_factory=trio.Event)
+    digest: hashlib._Hash | None = msgspec.field(default_factory=hashlib.sha256)
     """The digest of all that has come; None where a part of it was written without us."""
 
     @property
@@ -269,7 +267,7 @@ class Uploads(Part):
     ) -> None:
         about, whole = upload.about, False
         data = self.spool.data(about.id)
-        writer = UploadWriter(data, about.length, upload._digest, checksum, self.spool.free)
+        writer = UploadWriter(data, about.length, upload.digest, checksum, self.spool.free)
         if checksum is not None:
             await self._on_disk(self.spool.distrust, about.id, upload.offset)
         await self._on_disk(writer.open)
@@ -288,7 +286,7 @@ class Uploads(Part):
                 if checksum is not None:
                     self.spool.trust(about.id)
             finally:
-                upload.offset, upload._digest = writer.at, writer.digest
+                upload.offset, upload.digest = writer.at, writer.digest
 
     async def drop(self, upload: Upload) -> None:
         """Give up an upload, or forget a finished one. Its file in place stays."""
@@ -316,8 +314,8 @@ class Uploads(Part):
 
     async def _finish(self, upload: Upload) -> None:
         about = upload.about
-        if upload._digest is not None:
-            digest = upload._digest.hexdigest()
+        if upload.digest is not None:
+            digest = upload.digest.hexdigest()
         else:
             digest = await self._on_disk(self.spool.digest, about.id)
         if about.sha256 not in {"", digest}:

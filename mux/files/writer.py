@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
-import attrs
 import structlog
 
+from mux.core.part import Part
 from mux.files.errors import CHECKSUM_MISMATCH, NO_ROOM, TOO_MUCH, UploadError
 from mux.files.limits import FREE_EVERY
 
@@ -21,8 +21,7 @@ APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class UploadWriter:
+class UploadWriter(Part):
     """Appends bytes to a file, not past its announced length, and digests them."""
 
     path: Path

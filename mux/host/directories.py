@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import attrs
 import msgspec
 import structlog
 import trio
 
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
+from mux.core.part import Part
 from mux.core.protocol.threads.directories import ResolvedPath, around
 
 DEADLINE: Final = 5.0
@@ -82,8 +82,7 @@ def _expression(piece: str) -> str:
     return re.escape(piece)
 
 
-@attrs.define(eq=False, repr=False)
-class Directories:
+class Directories(Part):
     """Answers the core's ``Resolve`` commands."""
 
     listed: Sequence[str]
@@ -92,9 +91,11 @@ class Directories:
     """The app-server's working directory."""
     on_resolved: Callable[[Resolved], None]
     """Called with each result."""
-    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
+    _limiter: trio.CapacityLimiter = msgspec.field(
+        default_factory=lambda: trio.CapacityLimiter(THREADS)
+    )
     _queue: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
-        attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
+        msgspec.field(default_factory=lambda: trio.open_memory_channel[Resolve](math.inf))
     )
 
     def resolve(self, command: Resolve) -> None:

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import attrs
+import msgspec
 import trio
 
 from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import LogNoticeDecision, NoticeAnswerJudged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesRestored, RecipientsChanged
+from mux.core.part import Part, later
 from mux.core.policy.notice import WAITING, Notice, Recipient, RestoredNotice
 from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
@@ -70,8 +71,7 @@ HOST_NAME: Final = "the host's settings"
 """The name of the host's own device (``HOST``), for people."""
 
 
-@attrs.define(eq=False, repr=False)
-class NoticeDelivery:
+class NoticeDelivery(Part):
     """Delivers the notices of one broker."""
 
     settings: model.Notices
@@ -86,17 +86,17 @@ class NoticeDelivery:
     """Puts a record (kind, fields) into the audit log."""
     host: str | None = None
     """This machine's name, which people have to see before they approve anything on it."""
-    tickets: AnswerTickets = attrs.field(factory=AnswerTickets)
+    tickets: AnswerTickets = msgspec.field(default_factory=AnswerTickets)
     clock: Callable[[], float] = time.time
-    _verdicts: list[NoticeAnswerJudged] = attrs.field(factory=list)
+    _verdicts: list[NoticeAnswerJudged] = msgspec.field(default_factory=list)
     """The core's verdict on an answer, between `judged` and `answered_from_notice`."""
-    _standing: dict[str, Notice] = attrs.field(factory=dict)
+    _standing: dict[str, Notice] = msgspec.field(default_factory=dict)
     """Notices that were sent and aren't over, by subject."""
     _reachable: tuple[Recipient, ...] | None = None
     """The recipients as the core was last told."""
-    _secret: bytes = attrs.field(init=False, repr=False)
+    _secret: bytes = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._secret = self.ledger.secret()
 
     # -- beginning ---------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.core.policy.notice import Notice
 from mux.storage import sqlite
 from mux.storage.sqlite import Form
@@ -137,8 +137,7 @@ class Step(msgspec.Struct, frozen=True):
 _COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(LedgerNotice))
 
 
-@attrs.define(eq=False, repr=False)
-class Ledger:
+class Ledger(Part):
     """The ledger of one broker. Made by ``open``."""
 
     path: Path
@@ -146,7 +145,7 @@ class Ledger:
     connection: sqlite3.Connection
     trouble: str | None = None
     """For people: why the ledger isn't on disk. None: it is."""
-    _in_memory: bool = False
+    in_memory: bool = False
     _count: int = 0
     """The number of things, or more."""
 
@@ -221,7 +220,7 @@ class Ledger:
         except sqlite3.Error as failure:
             self._failed(failure)
         else:
-            if self.trouble and not self._in_memory and self.path.exists():
+            if self.trouble and not self.in_memory and self.path.exists():
                 self.trouble = None
 
     def _failed(self, failure: sqlite3.Error) -> None:

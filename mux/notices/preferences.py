@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.notices import RuleSet
+from mux.core.part import Part, later
 from mux.core.policy.notice import KINDS, Rule
 from mux.core.policy.principal import Principal
 from mux.core.protocol.scope import Scope
@@ -57,19 +57,18 @@ class _File(msgspec.Struct):
     devices: dict[str, Preference]
 
 
-@attrs.define(eq=False, repr=False)
-class NoticePreferences:
+class NoticePreferences(Part):
     """The preferences of all devices, by device key."""
 
     path: Path
     clock: Callable[[], float]
-    default: list[RuleSet] = attrs.field(factory=list)
+    default: list[RuleSet] = msgspec.field(default_factory=list)
     """The host's rules, which rank below each device's own."""
-    _devices: dict[str, Preference] = attrs.field(factory=dict)
-    file: SmallFile = attrs.field(init=False)
+    _devices: dict[str, Preference] = msgspec.field(default_factory=dict)
+    file: SmallFile = later()
     """Its ``trouble``: the rules of a device that was revoked still stand in it."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.file = SmallFile(self.path, self._text, "the list of wishes", _back)
 
     def of(self, device: str) -> list[RuleSet]:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
-import attrs
 import msgspec
 
 from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as wire
+from mux.core.part import Part
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatch.dispatcher import Dispatcher
@@ -43,8 +43,7 @@ class NoticeRequestError(AppmuxError):
 _Params = TypeVar("_Params")
 
 
-@attrs.define(eq=False, repr=False)
-class NoticeRequests:
+class NoticeRequests(Part):
     """Answers the requests of one broker's clients."""
 
     delivery: NoticeDelivery

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-import attrs
 import msgspec
 from msgspec.structs import asdict, replace
 
 from mux.config import model
 from mux.config.model import ContentLevel
+from mux.core.part import Part, later
 from mux.push.message import PushError
 from mux.storage import json_file
 from mux.storage.json_file import DamagedError
@@ -96,19 +96,18 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }
 
 
-@attrs.define(eq=False, repr=False)
-class Endpoints:
+class Endpoints(Part):
     """All endpoints of one broker. Made by ``open_endpoints``."""
 
     path: Path
     clock: Callable[[], float]
     configured: tuple[Endpoint, ...] = ()
     """The endpoints of the settings; they are listed, but can't be added or removed."""
-    _registered: dict[str, Endpoint] = attrs.field(factory=dict)
-    file: SmallFile = attrs.field(init=False)
+    _registered: dict[str, Endpoint] = msgspec.field(default_factory=dict)
+    file: SmallFile = later()
     """Its ``trouble``: an endpoint that was removed still stands in it."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.file = SmallFile(self.path, self._text, "the list of push registrations", _back)
 
     def all(self) -> list[Endpoint]:

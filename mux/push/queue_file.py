@@ -20,6 +20,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from mux.core.part import Part
 from mux.push.message import Push, PushError
 from mux.push.queue import Row
 from mux.storage import sqlite
@@ -72,8 +73,7 @@ FORM: Final = Form(
 )
 
 
-@attrs.define(eq=False, repr=False)
-class QueueFile:
+class QueueFile(Part):
     """The queue's file."""
 
     path: Path

@@ -10,9 +10,11 @@ import sqlite3
 from functools import partial
 
 import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part, later
 from mux.push.queue import Queue, Row
 from mux.push.queue_file import QueueFile
 from mux.storage import sqlite
@@ -22,8 +24,7 @@ from mux.storage.write_behind import Trouble, WriteBehind
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class QueueWriter:
+class QueueWriter(Part):
     """The only writer of the queue's file."""
 
     queue: Queue
@@ -32,10 +33,10 @@ class QueueWriter:
     """True until the rows of an earlier life could be read."""
     _writing: frozenset[int] = frozenset()
     """Numbers of the rows that are being written."""
-    _done: trio.Event = attrs.field(factory=trio.Event)
-    _behind: WriteBehind = attrs.field(init=False)
+    _done: trio.Event = msgspec.field(default_factory=trio.Event)
+    _behind: WriteBehind = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._behind = WriteBehind(
             trouble=Trouble("the queue of pushes", self.file.path),
             pending=lambda: len(self.queue.changed) + len(self.queue.removed),

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux import documents
 from mux.config import model
+from mux.core.part import Part
 from mux.push.addresses import check
 from mux.push.endpoints import Endpoint, Endpoints, configured, open_endpoints
 from mux.push.message import LAST, Push, PushError
@@ -51,8 +52,7 @@ Link = Callable[[], str | None]
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Pushes:
+class Pushes(Part):
     """All pushes of one broker. Made by ``open``."""
 
     settings: model.Push
@@ -66,11 +66,11 @@ class Pushes:
     _services: Services | None = None
     _server_key: str | None = None
     """The public key for Web Push, once it was needed."""
-    _faults: dict[str, str] = attrs.field(factory=dict)
+    _faults: dict[str, str] = msgspec.field(default_factory=dict)
     """Why a service can't be used, by its name; ``settings`` for all of them."""
-    _busy: dict[str, int] = attrs.field(factory=dict)
+    _busy: dict[str, int] = msgspec.field(default_factory=dict)
     """How many pushes are being sent, by service."""
-    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _wake: trio.Event = msgspec.field(default_factory=trio.Event)
 
     @classmethod
     def open(

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux.config.addresses import Address
 from mux.core.events import UpstreamHandedOver
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state import durable
 from mux.downstream import listener
@@ -41,8 +42,7 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
     """Keep nothing: there is no supervisor, so no next broker."""
 
 
-@attrs.define(eq=False, repr=False)
-class InheritedState:
+class InheritedState(Part):
     """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
@@ -54,8 +54,7 @@ class InheritedState:
         return Rest(epoch, self.saved.entries)
 
 
-@attrs.define(eq=False, repr=False)
-class KeptState:
+class KeptState(Part):
     """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
@@ -136,20 +135,19 @@ LOCK = "lock"
 """Stands in the place of an address for the lock of the state directory."""
 
 
-@attrs.define(eq=False, repr=False)
-class Sockets:
+class Sockets(Part):
     """The listening sockets that an earlier broker left, and those that the next one is left.
 
     The lock of the state directory goes the same way: nobody else gets it between two brokers.
     """
 
     supervision: Supervision | None
-    _left: dict[str, list[int]] = attrs.field(factory=dict)
-    _held: dict[int, str] = attrs.field(factory=dict)
+    _left: dict[str, list[int]] = msgspec.field(default_factory=dict)
+    _held: dict[int, str] = msgspec.field(default_factory=dict)
     """By descriptor: the address as it was asked for."""
     _settled: bool = False
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         for name, descriptor in self.supervision.listeners if self.supervision else ():
             self._left.setdefault(name, []).append(descriptor)
 

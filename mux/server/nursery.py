@@ -35,7 +35,7 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 import structlog
 import trio
 from msgspec.structs import replace
@@ -45,6 +45,7 @@ from mux.access.authentication import Authenticator, open_auth
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Auth, Config
+from mux.core.part import Part, later
 from mux.core.state import app_server
 from mux.dispatch.dispatcher import Dispatcher
 from mux.downstream import connection, listener
@@ -114,8 +115,7 @@ class AppServerEndedError(AppmuxError):
         self.exit_status = status
 
 
-@attrs.define(eq=False, repr=False)
-class RunningServer:
+class RunningServer(Part):
     """The parts of one broker, and the nursery tree that runs them."""
 
     config: Config
@@ -135,22 +135,22 @@ class RunningServer:
     certificate: Certificate | None
     throttle: LoginThrottle
     tailnet: TailnetHttps
-    unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
-    terminal: Terminal = attrs.field(factory=Terminal.at_start)
-    services: Services = attrs.field(init=False)
-    _guarded: Services = attrs.field(init=False)
+    unauthenticated: Unauthenticated = msgspec.field(default_factory=Unauthenticated)
+    terminal: Terminal = msgspec.field(default_factory=Terminal.at_start)
+    services: Services = later()
+    _guarded: Services = later()
     """Those of the Tailnet's name, under which nobody is let in without a token."""
-    _challenger: Challenger = attrs.field(init=False)
+    _challenger: Challenger = later()
     _metrics: Metrics | None = None
-    _stop: trio.Event = attrs.field(factory=trio.Event)
-    _reload: Reload = attrs.field(init=False)
+    _stop: trio.Event = msgspec.field(default_factory=trio.Event)
+    _reload: Reload = later()
     _serving: int = 0
-    _served: trio.Event = attrs.field(factory=trio.Event)
+    _served: trio.Event = msgspec.field(default_factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
     _renewing: bool = False
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._reload = Reload(self.authenticator, self.certificate, self.audit)
         self._challenger = Challenger(self.access.sessions, self.throttle)
         self.services = Services(
@@ -339,8 +339,8 @@ class RunningServer:
             for line in bound.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
-        if self.upstream.supervision is not None:
-            self.upstream.supervision.serving(self.config.upstream.orphan_wait)
+        if (supervision := self.upstream.supervision) is not None:
+            supervision.serving(self.config.upstream.orphan_wait)
         collector.begin()
 
     async def _load_rare(self) -> None:

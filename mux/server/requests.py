@@ -9,7 +9,6 @@ import os
 from collections.abc import Awaitable
 from typing import Any, Final
 
-import attrs
 import msgspec
 import trio
 
@@ -19,6 +18,7 @@ from mux.core.commands import AnswerOutside
 from mux.core.extension.tailnet import METHODS as TAILNET
 from mux.core.extension.tailnet import EnableParams
 from mux.core.features.history.thread_files import ToOpen
+from mux.core.part import Part, later
 from mux.dispatch.dispatcher import Dispatcher
 from mux.dispatch.shells import DEFERRED
 from mux.downstream.listener import Listener
@@ -52,8 +52,7 @@ class TailnetRequestError(AppmuxError):
     """A request about https on the Tailnet that can't be granted."""
 
 
-@attrs.define(eq=False, repr=False)
-class OutsideRequests:
+class OutsideRequests(Part):
     """Answers requests by the parts of one broker."""
 
     listeners: list[Listener]
@@ -67,13 +66,13 @@ class OutsideRequests:
     throttle: LoginThrottle
     tailnet: TailnetHttps
     settings: SettingsWatch | None = None
-    downloads: Downloads = attrs.field(init=False)
-    _audit_pages: AuditRequests = attrs.field(init=False)
-    _began: float = attrs.field(factory=trio.current_time)
+    downloads: Downloads = later()
+    _audit_pages: AuditRequests = later()
+    _began: float = msgspec.field(default_factory=trio.current_time)
     _slow: trio.Nursery | None = None
     """Tasks of requests that take time; None before `run`."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.downloads = Downloads(self.devices.still)
         self._audit_pages = AuditRequests(self.audit.writer.directory)
 

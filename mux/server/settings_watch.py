@@ -12,26 +12,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 
 from mux.config.load import ConfigError, Settled, default_file
+from mux.core.part import Part
 
 Identity = tuple[int, int, int] | None
 """Inode, size and time of change of a file; None if there is none."""
 
 
-@attrs.define(eq=False, repr=False)
-class SettingsWatch:
+class SettingsWatch(Part):
     """The settings of a start, and how to read them again from the same sources."""
 
     settled: Settled
     reread: Callable[[], Settled]
     """Reads flags, environment and file as at the start. Raises ``ConfigError``."""
     _seen: Identity = None
-    _changed: list[str] = attrs.field(factory=list)
+    _changed: list[str] = msgspec.field(default_factory=list)
     _trouble: str | None = None
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._seen = _identity(self._path)
 
     @property

@@ -8,5 +8,5 @@ behind by ``write_behind``. ``broker_state`` keeps what the next broker needs. `
 replaces a small file as a whole; ``small_file`` does that in the background. ``timings`` counts how
 long writing takes.
 
-Of the package it may import ``config`` and ``core.protocol``.
+Of the package it may import ``config``, ``core.part`` and ``core.protocol``.
 """

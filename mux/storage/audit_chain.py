@@ -24,7 +24,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import attrs
 import msgspec
 
 from mux.posix import private_file
@@ -186,14 +185,13 @@ class _Link(msgspec.Struct, frozen=True):
     """None if the line is no record."""
 
 
-@attrs.define
-class _Verifying:
+class _Verifying(msgspec.Struct):
     directory: Path
-    verdict: Verdict = attrs.field(factory=Verdict)
-    _accused: set[int] = attrs.field(factory=set)
-    _anchors: dict[int, str | None] = attrs.field(factory=dict)
+    verdict: Verdict = msgspec.field(default_factory=Verdict)
+    _accused: set[int] = msgspec.field(default_factory=set)
+    _anchors: dict[int, str | None] = msgspec.field(default_factory=dict)
     _first: _Link | None = None
-    _known: dict[int, str] = attrs.field(factory=dict)
+    _known: dict[int, str] = msgspec.field(default_factory=dict)
 
     def run(self) -> Verdict:
         # The head is read before the lines, and again after: a broker may be writing meanwhile.

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part, later
 from mux.storage.audit_chain import BATCH
 from mux.storage.audit_writer import AuditWriter, PendingRecord
 from mux.storage.write_behind import Trouble, WriteBehind
@@ -40,16 +41,15 @@ TIDY_INTERVAL = 3600.0
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Audit:
+class Audit(Part):
     """The audit log of one broker."""
 
     writer: AuditWriter
-    _pending: list[PendingRecord] = attrs.field(factory=list)
+    _pending: list[PendingRecord] = msgspec.field(default_factory=list)
     _dropped: int = 0
-    _behind: WriteBehind = attrs.field(init=False)
+    _behind: WriteBehind = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._behind = WriteBehind(
             trouble=Trouble("the audit log", self.writer.directory),
             pending=lambda: len(self._pending),

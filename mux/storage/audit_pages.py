@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -44,8 +44,7 @@ class AuditPageError(AppmuxError):
     """Raised for a cursor that no page gave, and for a log that can't be read."""
 
 
-@attrs.frozen
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Records, newest first, and where the next page begins."""
 
     records: list[dict[str, Any]]
@@ -70,11 +69,10 @@ def read_page(
         raise AuditPageError(f"the audit log can't be read: {reason}") from failure
 
 
-@attrs.define
-class _Reading:
+class _Reading(msgspec.Struct):
     limit: int
     kinds: frozenset[str]
-    records: list[dict[str, Any]] = attrs.field(factory=list)
+    records: list[dict[str, Any]] = msgspec.field(default_factory=list)
     size: int = 0
     """Bytes of the records."""
     left: int = READ_BYTES

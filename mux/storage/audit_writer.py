@@ -12,10 +12,10 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.posix import private_file
 from mux.storage import audit_chain, json_file
 from mux.storage.audit_chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
@@ -41,8 +41,7 @@ def _date(at: float) -> date:
     return datetime.fromtimestamp(at, UTC).date()
 
 
-@attrs.define(eq=False, repr=False)
-class AuditWriter:
+class AuditWriter(Part):
     """Writes the files. Everything here blocks, and runs in one thread at a time."""
 
     directory: Path
@@ -62,7 +61,7 @@ class AuditWriter:
     _size: int = 0
     _latest: date = date.min
     _attempt: Path | None = None
-    _owed: list[PendingRecord] = attrs.field(factory=list)
+    _owed: list[PendingRecord] = msgspec.field(default_factory=list)
     _begun: bool = False
     _head_owed: bool = False
 

@@ -38,6 +38,7 @@ import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.posix import private_file
 from mux.storage.journal import Store
@@ -98,12 +99,11 @@ class Batch(msgspec.Struct, array_like=True):
     """True if what was read before is of another app-server, and counts no more."""
 
 
-@attrs.define(eq=False, repr=False)
-class Saved:
+class Saved(Part):
     """The state that a former broker left."""
 
-    values: dict[str, bytes] = attrs.field(factory=dict)
-    entries: list[Entry] = attrs.field(factory=list)
+    values: dict[str, bytes] = msgspec.field(default_factory=dict)
+    entries: list[Entry] = msgspec.field(default_factory=list)
     """Entries that the journal may not have had on the disk."""
     read: bytes = b""
     """What it had read from the app-server, and not handled."""

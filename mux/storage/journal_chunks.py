@@ -16,9 +16,9 @@ from itertools import accumulate, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.storage import journal_schema, sqlite
 
@@ -80,8 +80,7 @@ def fitting(entries: list[Entry], room: int) -> list[Entry]:
     return entries
 
 
-@attrs.define(eq=False, repr=False)
-class Reader:
+class Reader(Part):
     """Reads the file that the writer has open."""
 
     path: Path

@@ -17,10 +17,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
-import attrs
 import msgspec
 import structlog
 
+from mux.core.part import Part
 from mux.core.protocol.journal_entry import Entry
 from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import batches, rows
@@ -73,8 +73,7 @@ class Rest(msgspec.Struct, frozen=True):
     entries: Sequence[Entry]
 
 
-@attrs.define(eq=False, repr=False)
-class JournalWriter:
+class JournalWriter(Part):
     """The only writer of the file. Its public fields may be read at any time, from any thread."""
 
     path: Path

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part, later
 from mux.posix import private_file
 from mux.storage import json_file
 from mux.storage.write_behind import Trouble
@@ -36,8 +37,7 @@ may be written at once meanwhile."""
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class SmallFile:
+class SmallFile(Part):
     """A file whose whole text is written at each change."""
 
     path: Path
@@ -49,13 +49,13 @@ class SmallFile:
     """Says for people what holds until the file can be written."""
     copy: Path | None = None
     """A second file that is always written first."""
-    _trouble: Trouble = attrs.field(init=False)
+    _trouble: Trouble = later()
     _changes: int = 0
     _owed: bool = False
     _matters: bool = False
-    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _wake: trio.Event = msgspec.field(default_factory=trio.Event)
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._trouble = Trouble(self.what, self.path)
 
     @property

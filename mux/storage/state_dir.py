@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import attrs
 import structlog
 
 from mux.config.locate import ADDRESS, announced
+from mux.core.part import Part
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file
@@ -34,8 +34,7 @@ class StateDirError(AppmuxError):
     """The state directory can't be used, or no broker has announced itself in it."""
 
 
-@attrs.define(eq=False, repr=False)
-class StateDir:
+class StateDir(Part):
     """A state directory that belongs to this process until ``release``."""
 
     path: Path

@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part
 from mux.storage.sqlite import StoreError
 from mux.storage.timings import Histogram
 
@@ -35,8 +36,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Trouble:
+class Trouble(Part):
     """A fault in writing a file, and how long to wait until the next attempt."""
 
     what: str
@@ -69,8 +69,7 @@ class Trouble:
             log.info(f"{self.what} is written again", path=str(self.path))
 
 
-@attrs.define(eq=False, repr=False, kw_only=True)
-class WriteBehind:
+class WriteBehind(Part, kw_only=True):
     """A task's writing of one file or directory."""
 
     trouble: Trouble
@@ -94,13 +93,15 @@ class WriteBehind:
     hold up the end. The next write waits for that thread all the same."""
     more: bool = False
     """True if `write` is to be called at once. May be set at any time."""
-    writes: Histogram = attrs.field(factory=Histogram)
+    writes: Histogram = msgspec.field(default_factory=Histogram)
     """How long each successful write took."""
     milliseconds: float = 0.0
     """How long the latest successful write took."""
     _lasting: bool = False
-    _wake: trio.Event = attrs.field(factory=trio.Event)
-    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _wake: trio.Event = msgspec.field(default_factory=trio.Event)
+    _one_writer: trio.CapacityLimiter = msgspec.field(
+        default_factory=lambda: trio.CapacityLimiter(1)
+    )
 
     def wake(self) -> None:
         """Have `run` see that something is pending, or that there is ``more``."""

@@ -5,6 +5,7 @@ holds the app-server's pipes (``app_servers``), and starts the next broker when 
 ``processes`` starts both, and ``lives`` are the records of them. ``channel`` is what the two
 processes say, ``broker_messages`` which of the broker's can be acted on, ``opening`` the broker's
 first words. ``service_manager`` is what systemd gives, passed on; ``descriptor_store`` is what it
-keeps, so that the supervisor may go, too. Everything here is loaded at the start (an upgrade
-replaces the files of a running program), and imports nothing of the package but ``posix``.
+keeps, so that the supervisor may go, too. ``log`` writes lines for operators. Everything here is
+loaded at the start (an upgrade replaces the files of a running program), and imports nothing of the
+package but ``posix``.
 """

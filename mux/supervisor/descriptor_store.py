@@ -26,8 +26,8 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
-from mux.posix.standard_streams import write_stderr
 from mux.supervisor.lives import AppServer
+from mux.supervisor.log import log
 from mux.supervisor.processes import INHERITED, Pipes
 from mux.supervisor.service_manager import notify
 
@@ -122,9 +122,7 @@ class DescriptorStore:
         try:
             handle = os.pidfd_open(pid)
         except OSError as failure:
-            write_stderr(
-                f"appmux: systemd can't be given process {pid} to keep: {failure.strerror}\n"
-            )
+            log(f"systemd can't be given process {pid} to keep: {failure.strerror}")
             return
         self.drop(name)
         self.keep(name, handle)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from mux.posix import notify_socket
-from mux.posix.standard_streams import write_stderr
 from mux.supervisor.lives import NEVER
+from mux.supervisor.log import log
 from mux.supervisor.processes import INHERITED
 
 MICROSECONDS: Final = 1e6
@@ -77,7 +77,7 @@ def notify(environ: Mapping[str, str], state: str, descriptors: Sequence[int] = 
     try:
         notify_socket.send(environ, state, descriptors)
     except OSError as failure:
-        write_stderr(f"appmux: systemd not notified: {failure.strerror}\n")
+        log(f"systemd not notified: {failure.strerror}")
 
 
 def stops_for_good(environ: Mapping[str, str]) -> bool:
@@ -94,7 +94,7 @@ def stops_for_good(environ: Mapping[str, str]) -> bool:
             command, capture_output=True, text=True, timeout=ASK_DEADLINE, check=True, env=environ
         ).stdout
     except (OSError, subprocess.SubprocessError) as failure:
-        write_stderr(f"appmux: systemd doesn't say whether this is a restart: {failure}\n")
+        log(f"systemd doesn't say whether this is a restart: {failure}")
         return False
     jobs = [words[2] for line in done.splitlines() if (words := line.split())[1:2] == [unit]]
     return jobs in ([], ["stop"])  # none: the signal is a person's

@@ -27,13 +27,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from mux.posix.standard_streams import write_stderr
 from mux.supervisor import processes
 from mux.supervisor.app_servers import AppServers
 from mux.supervisor.broker_messages import flaw
 from mux.supervisor.channel import VERSION, Channel, Message
 from mux.supervisor.descriptor_store import BROKER, DescriptorStore
 from mux.supervisor.lives import NEVER, Broker
+from mux.supervisor.log import log
 from mux.supervisor.service_manager import (
     end_what_is_left,
     keep_sockets,
@@ -151,7 +151,7 @@ class Supervisor:
                 theirs.fileno(), self.sockets, self.environ, self.hangup_ignored
             )
         except OSError as failure:
-            write_stderr(f"appmux: no broker can be started: {failure.strerror}\n")
+            log(f"no broker can be started: {failure.strerror}")
             ours.close()
             theirs.close()
             self._start_later()
@@ -188,7 +188,7 @@ class Supervisor:
             self.broker.channel.send(message, descriptors or [])
         except OSError as failure:
             if not isinstance(failure, ConnectionError):  # else it is gone, which `_reap` sees
-                write_stderr(f"appmux: the broker can't be sent {message['say']!r}: {failure}\n")
+                log(f"the broker can't be sent {message['say']!r}: {failure}")
 
     def _broker_ended(self, broker: Broker, status: int) -> None:
         self.broker = None
@@ -210,9 +210,7 @@ class Supervisor:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
             app = self.apps.running
             survivor = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
-            write_stderr(
-                f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n"
-            )
+            log(f"the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}")
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
@@ -312,7 +310,7 @@ class Supervisor:
         except ConnectionResetError:  # it ended without having read all that we said
             messages = None
         except (OSError, ValueError) as failure:
-            write_stderr(f"appmux: the broker says what can't be read: {failure}\n")
+            log(f"the broker says what can't be read: {failure}")
             messages = None
         if messages is None:
             broker.deaf = True
@@ -326,9 +324,7 @@ class Supervisor:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        write_stderr(
-            f"appmux: the broker's {message['say']!r} is dropped: {wrong!r} can't be used\n"
-        )
+        log(f"the broker's {message['say']!r} is dropped: {wrong!r} can't be used")
         if message["say"] == "start":
             self._send_to_broker({"say": "failed", "errno": errno.EINVAL})
 
@@ -389,16 +385,14 @@ class Supervisor:
         if self.next_broker <= now:
             self._start_next()
         if self._orphaned_at() <= now:
-            write_stderr(
-                f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n"
-            )
+            log(f"no broker served for {self.orphan_wait:g} s: ending the app-server")
             self.orphan_since, self.ever_served = NEVER, False
             self.apps.end()
             if self.broker is None:
                 self._stop(1)
         broker, due = self.broker, self._hangs_at() <= now
         if broker is not None and due and (self.stopping or not broker.excuse(now, self.watchdog)):
-            write_stderr(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
+            log(f"the broker (pid {broker.pid}) hangs: killing it")
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             broker.alive_at = NEVER
             os.kill(broker.pid, signal.SIGKILL)

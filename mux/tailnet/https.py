@@ -21,13 +21,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux import documents
 from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
+from mux.core.part import Part, later
 from mux.downstream import listener
 from mux.downstream.http.origins import origin_of
 from mux.downstream.listener import Listener
@@ -85,8 +86,7 @@ class Sockets(Protocol):
         """Hold a listener no more."""
 
 
-@attrs.define(eq=False, repr=False)
-class TailnetHttps:
+class TailnetHttps(Part):
     """https on the Tailnet of one broker. Made by ``open``."""
 
     settings: Tailnet
@@ -103,20 +103,20 @@ class TailnetHttps:
     """Called, more than once, with an origin that has ended for good, and the one that follows."""
     chosen: str | None = None
     """The name that the operator said yes to; None: https is off."""
-    listeners: dict[str, Listener] = attrs.field(factory=dict)
+    listeners: dict[str, Listener] = msgspec.field(default_factory=dict)
     """Those that are open, by address."""
-    renewal: Renewal = attrs.field(init=False)
+    renewal: Renewal = later()
     """The certificate."""
     node: Node | None = None
     """What tailscaled said last."""
     trouble: Trouble | None = None
-    _scopes: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    _scopes: dict[str, trio.CancelScope] = msgspec.field(default_factory=dict)
     _nursery: trio.Nursery | None = None
     _serve: Serve | None = None
     _news: bool = False
     """True while listeners have come or gone that weren't announced."""
-    _wake: trio.Event = attrs.field(factory=trio.Event)
-    _waiting: list[trio.Event] = attrs.field(factory=list)
+    _wake: trio.Event = msgspec.field(default_factory=trio.Event)
+    _waiting: list[trio.Event] = msgspec.field(default_factory=list)
 
     @classmethod
     def open(
@@ -138,7 +138,7 @@ class TailnetHttps:
             made._adopt()
         return made
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.renewal = Renewal(self.state_dir, self.settings.socket, self.clock)
 
     def _adopt(self) -> None:

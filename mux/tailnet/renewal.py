@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from mux.core.part import Part
 from mux.errors import AppmuxError
 from mux.tailnet.node import BUSY, RESTART, Node, TailscaledError, Trouble
 from mux.text import day
@@ -53,8 +54,7 @@ def _order(socket: Path | None, name: str, valid_for: float) -> bytes:
     return tailscaled.find(socket).certificate(name, valid_for)
 
 
-@attrs.define(eq=False, repr=False)
-class Renewal:
+class Renewal(Part):
     """The certificate of one broker's name in the Tailnet."""
 
     state_dir: Path

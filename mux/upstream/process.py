@@ -19,12 +19,13 @@ import time
 from collections import deque
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
 from mux.config.codex_binary import identity
 from mux.core.events import UpstreamExited, UpstreamHandedOver, UpstreamStarted
+from mux.core.part import Part
 from mux.dispatch.dispatcher import Dispatcher
 from mux.dispatch.outbox import Outbox
 from mux.posix import descriptors
@@ -83,8 +84,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class Inheritance:
+class Inheritance(Part):
     """An app-server that runs, and what an earlier broker has left of it."""
 
     process: SupervisedProcess
@@ -96,8 +96,7 @@ class Inheritance:
     """True if a line goes on whose beginning is lost (see ``broker_state``)."""
 
 
-@attrs.define(eq=False, repr=False)
-class Upstream:
+class Upstream(Part):
     """Runs one app-server process after another, each started when the core commands it."""
 
     command: tuple[str | Path, ...]
@@ -114,19 +113,19 @@ class Upstream:
     """The id of the process that runs; None while none does."""
     status: int | None = None
     """Return code of the last process that ended."""
-    stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))
+    stderr: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=STDERR_KEPT))
     """Last lines of stderr, without colours."""
-    _outbox: Outbox = attrs.field(factory=Outbox)
+    _outbox: Outbox = msgspec.field(default_factory=Outbox)
     _process: Process | None = None
     _killed_because: str | None = None
-    _stopping: trio.Event = attrs.field(factory=trio.Event)
+    _stopping: trio.Event = msgspec.field(default_factory=trio.Event)
     _leaving: bool = False
     """True once the process is to be left to the next broker."""
-    _left: trio.Event = attrs.field(factory=trio.Event)
-    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _left: trio.Event = msgspec.field(default_factory=trio.Event)
+    _reading: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
     _wait: float = 0.0
     """Seconds from the core's latest ``start`` to the next process."""
-    _start_requested: trio.Event = attrs.field(factory=trio.Event)
+    _start_requested: trio.Event = msgspec.field(default_factory=trio.Event)
     _binary: tuple[int, ...] | None = None
     """Identity of the binary that runs."""
 

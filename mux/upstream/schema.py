@@ -29,12 +29,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import attrs
 import msgspec
 import structlog
 import trio
 
 from mux.config.codex_binary import identity
+from mux.core.part import Part
 from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 from mux.posix import private_file
@@ -67,8 +67,7 @@ class SchemaError(AppmuxError):
     """The binary didn't write its schema."""
 
 
-@attrs.define(eq=False, repr=False)
-class CodexSchema:
+class CodexSchema(Part):
     """Learns what is experimental in a binary, each time that it is started."""
 
     binary: Path
@@ -77,7 +76,7 @@ class CodexSchema:
     """Called with the result; None if there is none."""
     version: str | None = None
     """Version of the codex whose result is in force; None while there is no result."""
-    _requested: trio.Event = attrs.field(factory=trio.Event)
+    _requested: trio.Event = msgspec.field(default_factory=trio.Event)
     _learned: str | None = None
     """Identity of the binary that was learned last."""
 

@@ -17,10 +17,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 import structlog
 import trio
 
+from mux.core.part import Part, later
 from mux.supervisor.channel import Channel, Message
 from mux.supervisor.opening import Opening, start
 
@@ -29,8 +30,7 @@ PIPES = 3
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False, repr=False)
-class RunningAppServer:
+class RunningAppServer(Part):
     """An app-server that a former broker left running."""
 
     pid: int
@@ -38,8 +38,7 @@ class RunningAppServer:
     descriptors: list[int]
 
 
-@attrs.define(eq=False, repr=False)
-class Supervision:
+class Supervision(Part):
     """The broker's end of the channel."""
 
     _channel: Channel
@@ -57,25 +56,25 @@ class Supervision:
     """How the app-server ended that the former broker left, if it has ended since."""
     requested_early: bool = False
     """True if an app-server was requested early, and ``start`` hasn't claimed it yet."""
-    unheard: list[tuple[Message, list[int]]] = attrs.field(factory=list)
+    unheard: list[tuple[Message, list[int]]] = msgspec.field(default_factory=list)
     """Messages that were received, and not dealt with."""
     kept: bool = False
     """True if the app-server outlives the supervisor, too."""
     trouble: str | None = None
     """For people: why the app-server that was left isn't gone on with."""
-    gone: Callable[[], None] = attrs.field(default=lambda: None)
+    gone: Callable[[], None] = lambda: None
     """Called when the supervisor is gone: the broker is to end at once."""
-    renew: Callable[[], None] = attrs.field(default=lambda: None)
+    renew: Callable[[], None] = lambda: None
     """Called when the broker is to end for the next one, which goes on with the app-server."""
     _served: bool = False
     _is_last: bool = False
     """True once the supervisor is to end with this broker, or is gone."""
     _process: SupervisedProcess | None = None
-    _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
+    _answers: trio.MemorySendChannel[SupervisedProcess | int] = later()
     """The process that was asked for, or the error's number."""
-    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = attrs.field(init=False)
+    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._answers, self._answered = trio.open_memory_channel[SupervisedProcess | int](8)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import attrs
+from msgspec.structs import replace
 
 from mux.core.commands import LogNoticeDecision, Notify, Withdraw
 from mux.core.events import RecipientsChanged
@@ -31,7 +31,7 @@ PHONE_AND_TABLET = (recipient("d1", 50.0), recipient("d2", 20.0))
 def peopled(story: Story, *programs: str) -> None:
     """Have people sit before the programs of these names."""
     attention = story.broker.attention
-    attention.timing = attrs.evolve(attention.timing, people=programs)
+    attention.timing = replace(attention.timing, people=programs)
 
 
 def reachable(story: Story, *recipients: Recipient) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.part import Part
+from mux.core.part import Part, later
 
 
 class Keeper(Part):
@@ -12,6 +12,23 @@ class Keeper(Part):
 
     secret: str
     others: list[Keeper] = msgspec.field(default_factory=list)
+
+
+class Owner(Part):
+    """One that makes a part of its own."""
+
+    name: str
+    keeper: Keeper = later()
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.keeper = Keeper(self.name)
+
+
+def test_what_comes_later_is_each_parts_own() -> None:
+    one, other = Owner("one", count=1), Owner("other")
+    assert (one.keeper.secret, one.count) == ("one", 1)
+    assert one.keeper is not other.keeper
 
 
 def test_a_part_is_equal_to_itself_alone() -> None:

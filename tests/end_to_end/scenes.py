@@ -6,8 +6,10 @@ Hands to: the end-to-end tests. Hears from: `brokered` and `peer`, which it puts
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -84,6 +86,20 @@ def alive(pid: int) -> bool:
 def ended(pid: int) -> bool:
     """Whether the process runs no more."""
     return not alive(pid)
+
+
+async def kill_at_once(broker: Native) -> None:
+    """Kill a supervisor and its broker, with no time to write anything; both have ended then.
+
+    A broker whose supervisor alone is killed ends by itself, sooner or later.
+    """
+    pid = broker.broker_pid
+    broker.process.kill()
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE):
+        await broker.process.wait()
+    await eventually(lambda: ended(pid), "the broker's end")
 
 
 def running(*words: str) -> list[int]:

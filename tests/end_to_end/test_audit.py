@@ -23,6 +23,7 @@ from tests.end_to_end.scenes import (
     RESOLVED,
     TURN_COMPLETED,
     eventually,
+    kill_at_once,
     shared_thread,
 )
 
@@ -182,9 +183,7 @@ async def test_after_kill_9_the_chain_is_whole_and_goes_on() -> None:
         for number in range(200):
             await desk.ask("config/value/write", {"keyPath": f"x{number}", "value": 1})
         await recorded(broker, "admin/asked")
-        broker.process.kill()
-        with trio.fail_after(PATIENCE):
-            await broker.process.wait()
+        await kill_at_once(broker)
         await verified(broker)
         count = len(records(broker))
         state = directory(broker).parent

@@ -27,7 +27,7 @@ from tests.end_to_end.devices import (
 )
 from tests.end_to_end.native import Native, private_home
 from tests.end_to_end.peer import PATIENCE, Peer, RpcError, connect_ws
-from tests.end_to_end.scenes import ACCEPT, APPROVAL, TURN_COMPLETED, status_shows
+from tests.end_to_end.scenes import ACCEPT, APPROVAL, TURN_COMPLETED, kill_at_once, status_shows
 
 FORBIDDEN = -32003
 ACCESS_ENDED = 4401
@@ -265,8 +265,7 @@ async def test_devices_outlive_the_broker() -> None:
             async with connect_ws(first.url, token) as phone:
                 await phone.initialize("phone")
             await operator.request("mux/devices/revoke", {"name": "old phone"})
-        first.process.kill()  # with no time to write anything
-        await first.process.wait()
+        await kill_at_once(first)
         async with brokered(*DEVICES_ONLY, home=first.home, model=first.model) as second:
             async with connect_ws(second.url, token) as phone:
                 await phone.initialize("phone")

@@ -148,13 +148,24 @@ async def test_an_unread_mark_is_codexs_own_and_outlives_the_broker() -> None:
             read = {"threadId": thread, "operation": {"type": "read"}}
             await desk.request("thread/readState/update", read | {"expectedRevision": revision})
             await eventually(lambda: not screen.applied().threads[thread]["unread"], "read")
+            # Of a thread that nobody follows the app-server notifies nobody.
+            unfollowed = await desk.start_thread(broker.home.work)
+            await desk.run_turn(unfollowed, "hello")
+            await eventually(
+                lambda: screen.applied().threads.get(unfollowed, {}).get("unread"), "unread"
+            )
+            await desk.request("thread/unsubscribe", {"threadId": unfollowed})
+            revision = screen.threads[unfollowed]["readState"]["revision"]
+            read |= {"threadId": unfollowed, "expectedRevision": revision}
+            await page.request("thread/readState/update", read)
+            await eventually(lambda: not screen.applied().threads[unfollowed]["unread"], "read")
         async with (
             brokered(model=model, home=home) as broker,
             client(broker, "page", **AWARE) as page,
         ):
             screen = await Screen.of(page)
             marks = {each["id"]: each["unread"] for each in screen.threads.values()}
-            assert marks == {thread: False, other: True}
+            assert marks == {thread: False, other: True, unfollowed: False}
             await eventually(
                 lambda: screen.applied().threads[thread]["lastLine"], "what was said before"
             )

@@ -24,6 +24,7 @@ from tests.end_to_end.scenes import (
     RESOLVED,
     TURN_COMPLETED,
     join,
+    kill_at_once,
     tool_outputs,
 )
 
@@ -215,7 +216,7 @@ async def test_the_broker_is_killed_under_it(broker: Native) -> None:
         stream = handle.stream()
         while (await apart(lambda: next(stream))).method != DELTA:
             pass
-        broker.process.kill()
+        await kill_at_once(broker)
         async with brokered(home=broker.home, model=broker.model):
             rest: list[Any] = await apart(lambda: list(stream))
             assert rest[-1].payload.turn.status.value == "interrupted"

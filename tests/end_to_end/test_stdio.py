@@ -34,6 +34,7 @@ from tests.end_to_end.scenes import (
     TURN_COMPLETED,
     eventually,
     join,
+    kill_at_once,
     shared_thread,
     status_shows,
 )
@@ -310,7 +311,7 @@ async def test_a_broker_that_is_killed_and_comes_back(broker: Native) -> None:
         await status_of(broker, lambda report: report["appServer"]["requestsWaiting"] == 1)
         since = len(peer.inbox)
 
-        broker.process.kill()
+        await kill_at_once(broker)
         with pytest.raises(RpcError) as lost:
             await peer.result(waits, since=since)
         assert (lost.value.code, lost.value.data["retryable"]) == (-32010, False)
@@ -383,7 +384,7 @@ async def test_a_broker_that_stays_away(broker: Native) -> None:
     ):
         waits = await hasty.peer.ask("command/exec", {"command": ["sleep", "600"]})
         await status_of(broker, lambda report: report["appServer"]["requestsWaiting"] == 1)
-        broker.process.kill()
+        await kill_at_once(broker)
         with pytest.raises(RpcError, match="-32010"):
             await hasty.peer.result(waits)
         assert await hasty.ends() == 1

@@ -26,6 +26,17 @@ def _worked(page: Page) -> None:
     )
 
 
+KEPT = """id => new Promise(done => {
+    const open = indexedDB.open('appmux');
+    open.onsuccess = () => {
+        const all = open.result.transaction('page').objectStore('page');
+        const got = all.get(`texts/thread/${id}`);
+        got.onsuccess = () => { open.result.close(); done(got.result !== undefined); };
+    };
+})"""
+"""Whether what the page shows of a thread is on the device."""
+
+
 def _worker(page: Page) -> Worker:
     _worked(page)
     return page.context.service_workers[0]
@@ -38,7 +49,7 @@ def test_the_kept_page_opens_without_a_host_and_says_how_old_it_is(opened: Opene
         _worked(page)
         page.locator(".row", has_text="Seen before").click()
         expect(page.get_by_text("Hello! What shall we look at?").last).to_be_visible()
-        page.wait_for_timeout(300)
+        page.wait_for_function(KEPT, arg=thread)
     # The host is gone now, and the page is opened anew.
     page.goto(f"{host.origin}/t/{thread}")
     expect(page.locator(".agent")).to_contain_text("Hello! What shall we look at?")
@@ -177,7 +188,8 @@ def test_a_broker_of_another_protocol_makes_the_page_read_only_drafts_kept(
     thread = host.begin("Upgraded", "note")
     page = opened(path=f"/t/{thread}")
     page.get_by_label("Message", exact=True).fill("a draft")
-    page.wait_for_timeout(400)
+    draft = "id => localStorage.getItem(`draft/${id}`) === 'a draft'"
+    page.wait_for_function(draft, arg=thread)
 
     def upgraded(message: Any) -> Any:
         if not isinstance(message, str) or '"appmux":{' not in message:

@@ -34,6 +34,15 @@ def test_what_waits_stands_in_the_inbox_and_in_the_title(host: Runtime, opened: 
     expect(page.locator(".approval")).to_contain_text("Run this command?")
 
 
+def test_a_thread_that_is_opened_is_read(host: Runtime, opened: Opener) -> None:
+    host.begin("Read it", "hello")
+    page = opened(**DESK)
+    row = page.locator(".row", has_text="Read it")
+    expect(row.get_by_role("img", name="Unread")).to_be_visible()
+    row.click()
+    expect(row.get_by_role("img", name="Unread")).to_have_count(0)
+
+
 def test_an_approval_on_the_page_runs_the_command_and_is_gone_elsewhere(
     host: Runtime, opened: Opener
 ) -> None:

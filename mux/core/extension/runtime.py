@@ -174,8 +174,7 @@ class NoticesShown(msgspec.Struct):
 class LogShown(msgspec.Struct):
     """The log on stderr.
 
-    ``droppedLines``: the number of lines lost so far. ``trouble``: why lines are lost, while that
-    goes on; or null.
+    ``droppedLines``: the number lost so far. ``trouble``: why, while it goes on; or null.
     """
 
     droppedLines: int

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy import command_match, consent
 from mux.core.policy.notice import RISKS
 from mux.core.policy.principal import ClientId, Owner, Principal
@@ -181,8 +182,7 @@ class Vote(msgspec.Struct, frozen=True):
         return before is not None and msgspec.structs.replace(before, at=self.at) == self
 
 
-@attrs.define(eq=False, repr=False)
-class Ballot:
+class Ballot(Part):
     """The policy of one approval, and the votes so far, oldest first."""
 
     policy: Policy
@@ -190,7 +190,7 @@ class Ballot:
     """The moment when the approval was raised, on the broker's clock."""
     owner: Owner | None = None
     """The client that started the turn; None if no client did, or if that isn't known."""
-    votes: dict[Voter, Vote] = attrs.field(factory=dict)
+    votes: dict[Voter, Vote] = msgspec.field(default_factory=dict)
     watched_until: float = 0.0
     """The time until which a person looks who may decide, as far as known; machines' votes wait."""
 

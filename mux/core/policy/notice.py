@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-import attrs
 import msgspec
 
 from mux.core.protocol.scope import Scope
@@ -55,8 +54,7 @@ PEOPLES_PROGRAMS: Final = (
 """Codex's own programs that have a person before them, by the names that they give."""
 
 
-@attrs.frozen
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """Settings of when a notice is due, and of who counts as a person. Times are in seconds."""
 
     long_turn: float = 30.0

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import attrs
 import msgspec
 
 from mux.core.protocol.envelope import jsonrpc
@@ -160,8 +159,7 @@ params take fifteen. Of params that take more (many parts, or a value nested in 
 variants) it isn't known whether they can be parsed."""
 
 
-@attrs.define
-class _Parsing:
+class _Parsing(msgspec.Struct):
     """A check whether the app-server surely can't parse a value; in doubt it can.
 
     The app-server takes a list for an object, with the fields' values in order. The schema doesn't

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from mux.core.audit import audit_events
 from mux.core.features.inbox import inbox_cards
 from mux.core.features.notices import notice_triggers
 from mux.core.features.requests import turn_interrupts
 from mux.core.features.subscriptions.subscriptions import USAGE
 from mux.core.features.turns.shared_titles import ReplayedMessage
+from mux.core.part import Part, later
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.envelope.jsonrpc import ItemParams, UpstreamMessage
@@ -45,17 +44,16 @@ _TURNING_POINTS = frozenset(
 )
 
 
-@attrs.define(eq=False, repr=False)
-class NotificationRouter:
+class NotificationRouter(Part):
     """Routes the app-server's lines."""
 
     parts: Features
     responses: ResponseRouter
     _previous: UpstreamMessage | None = None
     """The line before the current one; None for one of a run, which is a delta."""
-    deltas: DeltaRouter = attrs.field(init=False)
+    deltas: DeltaRouter = later()
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.deltas = DeltaRouter(self.parts.state)
 
     def handle(self, line: bytes) -> bool:

@@ -151,6 +151,10 @@ class ResponseRouter(Part):
             return self.parts.inbox.answered(client, request, line)
         if request.method == inbox_cards.LIMITS_READ:
             self.parts.inbox.cards.limits_read(line)
+        elif request.method == inbox_cards.READ_STATE_UPDATE:
+            self.parts.inbox_changes.touch(
+                self.parts.inbox.cards.read_state_updated(request.line, line)
+            )
         elif request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
@@ -254,7 +258,9 @@ def _concerns_its_asker_alone(request: Request) -> bool:
 
 _CHANGES_SOMETHING = frozenset({INTERRUPT, REVERT})
 
-_SHOWN_IN_PART = frozenset({LOADED, configuration_view.READ, inbox_cards.LIMITS_READ})
+_SHOWN_IN_PART = frozenset(
+    {LOADED, configuration_view.READ, inbox_cards.LIMITS_READ, inbox_cards.READ_STATE_UPDATE}
+)
 
 
 def _is_shown_in_part(request: Request) -> bool:

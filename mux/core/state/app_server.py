@@ -16,9 +16,9 @@ import enum
 import re
 from collections import deque
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.protocol.envelope.text_limits import NO_HEADER_VALUE
 from mux.core.state.clients.client import ClientInfo
 
@@ -72,8 +72,7 @@ class LifeEnd(msgspec.Struct, frozen=True):
     """The reason, for people; empty if the end was planned."""
 
 
-@attrs.define(eq=False, repr=False)
-class AppServer:
+class AppServer(Part):
     """The app-server's life number, state and saved ``initialize`` result."""
 
     state: AppServerState = AppServerState.STARTING
@@ -84,7 +83,7 @@ class AppServer:
     """The latest end of a life; None before the first."""
     next_start: float = 0.0
     """While it is DOWN: when it is started again, on the broker's clock."""
-    result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    result: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
     """The fields of its latest ``initialize`` result."""
     inherited: bool = False
     """True if an earlier broker has started one: that it can be started is known."""
@@ -95,11 +94,11 @@ class AppServer:
     """When it last sent anything."""
     ready_since: float | None = None
     """When this life became ready; None before that."""
-    ends: deque[float] = attrs.field(factory=deque)
+    ends: deque[float] = msgspec.field(default_factory=deque)
     """The ends of its lives within the last minute."""
     tries_while_down: int = 0
     """How often it was started since it is down."""
-    greetings: dict[str, list[bytes]] = attrs.field(factory=dict)
+    greetings: dict[str, list[bytes]] = msgspec.field(default_factory=dict)
     """Notifications that greet each new client, by method (see `greet`)."""
 
     def begin(self, generation: int, now: float) -> None:

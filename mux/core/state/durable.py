@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
-import attrs
 import msgspec
 
 from mux.core.extension.queue import Held as QueueHeld
+from mux.core.part import Part
 from mux.core.policy.approval_policy import Policy
 from mux.core.policy.principal import Owner, Principal
 from mux.core.protocol.threads.thread_overrides import NOTHING_KNOWN, Held
@@ -37,12 +37,11 @@ CLIENTS_RESERVED = 256
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, repr=False)
-class Durable:
+class Durable(Part):
     """The keys whose facts have changed. Unless ``is_enabled`` nothing is noted."""
 
     is_enabled: bool = False
-    touched: dict[Key, None] = attrs.field(factory=dict)
+    touched: dict[Key, None] = msgspec.field(default_factory=dict)
     wires: int = 0
     """The mark above which no wire id was used; reserved ahead."""
     clients: int = 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-import attrs
+import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.notice import Notice
 from mux.core.state.requests.pending_requests import ServerRequest
 
@@ -18,8 +19,7 @@ REMEMBERED: Final = 4096
 or an interrupt is remembered."""
 
 
-@attrs.define(eq=False, repr=False)
-class OpenNotice:
+class OpenNotice(Part):
     """A notice that isn't over."""
 
     notice: Notice
@@ -27,29 +27,28 @@ class OpenNotice:
     """The server request that waits, if the notice is of one."""
     alone_since: float | None = None
     """The time since which nobody looks at it; None while somebody does."""
-    sent: dict[str, None] = attrs.field(factory=dict)
+    sent: dict[str, None] = msgspec.field(default_factory=dict)
     """The devices to which it was sent."""
     only: frozenset[str] | None = None
     """The only devices to which it may be sent; None: any."""
     settled: bool = False
     """True when it is to be sent to no more devices."""
-    explained: set[tuple[str, str]] = attrs.field(factory=set)
+    explained: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """Devices and reasons that were logged, to log each once."""
 
 
-@attrs.define(eq=False, repr=False)
-class NoticeRecords:
+class NoticeRecords(Part):
     """The records of notices and of what they come from."""
 
-    unended: dict[str, OpenNotice] = attrs.field(factory=dict)
+    unended: dict[str, OpenNotice] = msgspec.field(default_factory=dict)
     """The notices that aren't over, by subject."""
-    raised: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    raised: OrderedDict[str, None] = msgspec.field(default_factory=OrderedDict)
     """Subjects that were raised, in this life or an earlier one."""
-    turns: dict[str, tuple[str, float]] = attrs.field(factory=dict)
+    turns: dict[str, tuple[str, float]] = msgspec.field(default_factory=dict)
     """The running turn of each thread, and when it began."""
-    interrupted_by: dict[str, str] = attrs.field(factory=dict)
+    interrupted_by: dict[str, str] = msgspec.field(default_factory=dict)
     """The client that interrupted a thread's turn, by thread."""
-    goals: dict[str, str] = attrs.field(factory=dict)
+    goals: dict[str, str] = msgspec.field(default_factory=dict)
     """The last status of each thread's goal."""
     limit: str | None = None
     """The subject of the open notice of a usage limit."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.state.requests.request import Request
 
 
-@attrs.define(eq=False, repr=False)
-class PlannedRestart:
+class PlannedRestart(Part):
     """The restart that is planned, if one is."""
 
-    requests: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    requests: list[tuple[ClientId, bytes]] = msgspec.field(default_factory=list)
     """The requests for it, by (client, id). Empty if no restart is planned."""
     at_once: bool = False
     """True if it is to wait for nothing."""
     stopping: bool = False
     """True while the app-server is being stopped for it."""
-    held: list[Request] = attrs.field(factory=list)
+    held: list[Request] = msgspec.field(default_factory=list)
     """Requests that would begin work, held back until the next life is ready."""
 
     def is_holding(self, thread: str) -> bool:

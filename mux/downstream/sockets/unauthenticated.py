@@ -16,10 +16,12 @@ from types import TracebackType
 from typing import Final
 
 import attrs
+import msgspec
 import structlog
 import trio
 
 from mux.access.throttle import network
+from mux.core.part import Part
 from mux.posix import descriptors
 
 MOST: Final = 1024
@@ -67,17 +69,16 @@ class Slot:
             self.known(self)
 
 
-@attrs.define(eq=False, repr=False)
-class Unauthenticated:
+class Unauthenticated(Part):
     """All unauthenticated connections of a broker."""
 
-    held_back_from: int = attrs.field(factory=descriptors.for_connections)
+    held_back_from: int = msgspec.field(default_factory=descriptors.for_connections)
     """The first descriptor that no connection may use (see ``descriptors.for_connections``)."""
     refused: int = 0
     """Connections that were closed for want of room, or not let in, since the start."""
-    _places: dict[Slot, None] = attrs.field(factory=dict)
+    _places: dict[Slot, None] = msgspec.field(default_factory=dict)
     """Oldest first."""
-    _of_network: dict[str, int] = attrs.field(factory=dict)
+    _of_network: dict[str, int] = msgspec.field(default_factory=dict)
     _told_at: float = -TOLD_EVERY
     _untold: int = 0
 

@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-import attrs
+import msgspec.structs
 import structlog
 
 from mux.config import locate
@@ -107,8 +107,7 @@ def reclaim_path(path: Path, bound: socket.socket) -> Claim:
 # -- the lock --------------------------------------------------------------------------------------
 
 
-@attrs.define
-class _Lock:
+class _Lock(msgspec.Struct):
     path: Path
     descriptor: int | None
 
@@ -146,8 +145,7 @@ def _try_lock(path: Path) -> _Lock | None:
         os.close(descriptor)
 
 
-@attrs.define
-class StartupLock:
+class StartupLock(msgspec.Struct):
     """Codex's own lock for the control socket: only its holder may probe and bind there.
 
     A `codex app-server` that starts meanwhile waits for the lock, then finds out who listens. The
@@ -257,8 +255,7 @@ def _in_use(path: Path, holder: str) -> ListenError:
 # -- the socket ------------------------------------------------------------------------------------
 
 
-@attrs.define
-class Claim:
+class Claim(msgspec.Struct):
     """A listening socket and the path that leads to it."""
 
     path: Path
@@ -321,7 +318,7 @@ def _bind_elsewhere(path: Path, lock: _Lock, backlog: int) -> Claim:
             place.unlink(missing_ok=True)
             claim.socket.close()
             raise
-        return attrs.evolve(claim, path=path, made=(link, *claim._made))
+        return msgspec.structs.replace(claim, path=path, _made=(link, *claim._made))
     finally:
         at_place.release()
 

@@ -111,8 +111,7 @@ class Deflater:
         return rest
 
 
-@attrs.define(eq=False)
-class Inflater:
+class Inflater(msgspec.Struct, eq=False):
     """Inflates messages that each stand for themselves (``client_no_context_takeover``)."""
 
     first: frozenset[int] = frozenset({RSV1 | TEXT, RSV1 | BINARY})

@@ -228,15 +228,17 @@ function watchFocus(): void {
 function markRead(id: string | null): void {
   const row = id ? inbox.value.threads.get(id) : undefined;
   if (!row?.unread || !row.readState || document.visibilityState !== "visible") return;
-  const params = {
-    threadId: row.id,
-    expectedRevision: row.readState.revision,
-    operation: { type: "read" },
-  };
+  const { revision } = row.readState;
+  if (revision === saidRead) return;
+  saidRead = revision;
+  const params = { threadId: row.id, expectedRevision: revision, operation: { type: "read" } };
   rpc()
     ?.request("thread/readState/update", params)
     .catch(() => undefined);
 }
+
+/** The last revision that was said to be read: said once. */
+let saidRead = "";
 
 // -- the end ---------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shlex
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.approvals import FileChange
@@ -41,8 +40,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 """What may be answered where the request doesn't list it: ``decision``, or a form's ``action``."""
 
 
-@attrs.frozen
-class View:
+class View(msgspec.Struct, frozen=True):
     """The parts of a request that a person judges it by."""
 
     turn: str | None

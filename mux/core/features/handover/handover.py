@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-import attrs
 import msgspec
 
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
@@ -28,7 +27,7 @@ from mux.core.features.handover.durability import Durability
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
-from mux.core.part import Part
+from mux.core.part import Part, later
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
@@ -65,8 +64,7 @@ LATEST_TURNS = 8
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, repr=False)
-class Handover:
+class Handover(Part):
     """A handover under way."""
 
     state: State
@@ -75,15 +73,15 @@ class Handover:
     turn_queueing: TurnQueueing
     recovery: Recovery
     durability: Durability
-    settle: Callable[[Request, bytes, bool], None] = attrs.field(init=False)
+    settle: Callable[[Request, bytes, bool], None] = later()
     """Settles a request that an earlier broker made: with its answer, and whether it failed."""
     _asked: Request | None = None
     """The request for the loaded threads, until it is answered."""
-    _resuming: dict[int, str] = attrs.field(factory=dict)
+    _resuming: dict[int, str] = msgspec.field(default_factory=dict)
     """Threads that are being resumed, by wire id."""
-    _listing: dict[int, str] = attrs.field(factory=dict)
+    _listing: dict[int, str] = msgspec.field(default_factory=dict)
     """Threads whose last turns are asked for, by wire id."""
-    _claims: list[SavedClaim] = attrs.field(factory=list)
+    _claims: list[SavedClaim] = msgspec.field(default_factory=list)
 
     # ── what was saved ────────────────────────────────────────────────────────────────────────
 

@@ -180,6 +180,20 @@ class InboxCards(Part):
         for limit in (read.rateLimitsByLimitId or {"": read.rateLimits}).values():
             self._limit_changed(limit)
 
+    def read_state_updated(self, asked: bytes, line: bytes) -> str | None:
+        """Take the answer to a request that marked a thread; return the thread's id.
+
+        The app-server tells it to those who follow the thread: of one that nobody follows this is
+        all that is heard.
+        """
+        try:
+            thread = _marking_decoder.decode(asked).params.threadId
+            state = _read_state_decoder.decode(line).result.readState
+        except msgspec.DecodeError:
+            return None
+        self.cards.get(thread).read_state = bytes(state)
+        return thread
+
     def _account_changed(self) -> None:
         if self.limits:
             self.limits.clear()  # they were another's, perhaps
@@ -195,6 +209,9 @@ _LIMITS: Final = "account/rateLimits/updated"
 _ACCOUNT: Final = "account/updated"
 LIMITS_READ: Final = "account/rateLimits/read"
 """The request by which a client asks for the limits."""
+
+READ_STATE_UPDATE: Final = "thread/readState/update"
+"""The request by which a client marks a thread as read or unread."""
 
 _USER: Final = b'"userMessage"'
 
@@ -256,6 +273,22 @@ class _LimitsAnswer(msgspec.Struct):
     result: _LimitsRead
 
 
+class _Marked(msgspec.Struct):
+    threadId: str
+
+
+class _Marking(msgspec.Struct):
+    params: _Marked
+
+
+class _ReadState(msgspec.Struct):
+    readState: msgspec.Raw
+
+
+class _ReadStateAnswer(msgspec.Struct):
+    result: _ReadState
+
+
 class _LimitsLine(msgspec.Struct):
     params: _LimitsParams
 
@@ -270,4 +303,6 @@ def _params(line: bytes) -> _Params:
 _thread_decoder = msgspec.json.Decoder(_Describing)
 _line_decoder = msgspec.json.Decoder(_Line)
 _limits_decoder = msgspec.json.Decoder(_LimitsLine)
+_marking_decoder = msgspec.json.Decoder(_Marking)
+_read_state_decoder = msgspec.json.Decoder(_ReadStateAnswer)
 _limits_read_decoder = msgspec.json.Decoder(_LimitsAnswer)

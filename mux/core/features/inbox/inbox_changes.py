@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import attrs
 import msgspec
 
 from mux.core.extension import inbox as extension
@@ -49,8 +48,7 @@ class _Follower(Part):
     app_server: InboxAppServer | None = None
 
 
-@attrs.frozen
-class _Update:
+class _Update(msgspec.Struct, frozen=True):
     """An update for clients that have been sent the same before."""
 
     needs: tuple[str, ...]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 import msgspec
 
 from mux.core.audit import audit_events
@@ -21,6 +20,7 @@ from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part, later
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.envelope.jsonrpc import ClientMessage
@@ -32,8 +32,7 @@ EXTENSION_VERSION = 1
 protocol."""
 
 
-@attrs.define(eq=False, repr=False)
-class Handshakes:
+class Handshakes(Part):
     """The handshakes that are under way."""
 
     state: State
@@ -41,9 +40,9 @@ class Handshakes:
     recovery: Recovery
     presence: Presence
     attention: Attention
-    again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
+    again: Callable[[Client, ClientMessage], None] = later()
     """Takes a message that waited for the first app-server."""
-    waiting: dict[ClientId, list[ClientMessage]] = attrs.field(factory=dict)
+    waiting: dict[ClientId, list[ClientMessage]] = msgspec.field(default_factory=dict)
     """The messages of clients that wait for the first app-server."""
 
     # ── of clients ────────────────────────────────────────────────────────────────────────────

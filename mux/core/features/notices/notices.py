@@ -21,8 +21,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import attrs
-
 from mux.core.audit import audit_events
 from mux.core.commands import Notify, Withdraw
 from mux.core.features.approvals.approval_items import item_about, params_of
@@ -30,6 +28,7 @@ from mux.core.features.approvals.outcomes import BY_NOTICE
 from mux.core.features.clients.attention import Attention, Glance
 from mux.core.features.notices import notice_sources
 from mux.core.features.notices.notice_escalation import NoticeEscalation
+from mux.core.part import Part, later
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, RestoredNotice, Timing
 from mux.core.protocol.envelope import jsonrpc
@@ -47,8 +46,7 @@ QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitati
 """Server requests that ask for words, not for leave."""
 
 
-@attrs.define(eq=False, repr=False)
-class Notices:
+class Notices(Part):
     """All notices of one broker."""
 
     state: State
@@ -56,13 +54,12 @@ class Notices:
     timing: Timing
     life: str = ""
     """Text that no other life of the broker has."""
-    escalation: NoticeEscalation = attrs.field(init=False)
+    escalation: NoticeEscalation = later()
     _seen: tuple[int, int, int] = (0, 0, 0)
     """The values that ``refresh`` depends on (see ``_changes``), as they were the last time."""
 
-    @escalation.default
-    def _made_escalation(self) -> NoticeEscalation:
-        return NoticeEscalation(self.state, self.attention, self.timing)
+    def __post_init__(self) -> None:
+        self.escalation = NoticeEscalation(self.state, self.attention, self.timing)
 
     @property
     def needs_refresh(self) -> bool:

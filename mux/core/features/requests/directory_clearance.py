@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import attrs
 import msgspec
 
 from mux.core.audit import audit_events
 from mux.core.commands import Resolve
 from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.part import Part, later
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc
@@ -52,8 +52,7 @@ Deny = Callable[[int, str], None]
 """Takes a JSON-RPC code and a reason."""
 
 
-@attrs.define(eq=False, repr=False)
-class _Case:
+class _Case(Part):
     """A request that waits for clearance."""
 
     client: Client
@@ -64,7 +63,7 @@ class _Case:
     allow: Allow
     deny: Deny
     since: float
-    reads: list[Request] = attrs.field(factory=list)
+    reads: list[Request] = msgspec.field(default_factory=list)
     """The broker's requests for it that the app-server hasn't answered."""
     host: Host | None = None
     """The host's configuration, once the app-server has returned it."""
@@ -74,21 +73,20 @@ class _Case:
     """The paths that are being resolved."""
     needed: tuple[str, ...] = ()
     """The paths among them without which nothing can be decided."""
-    behind: deque[ClientMessage] = attrs.field(factory=deque)
+    behind: deque[ClientMessage] = msgspec.field(default_factory=deque)
     """Messages of the same client for the same thread, which wait for this one."""
 
 
-@attrs.define(eq=False, repr=False)
-class DirectoryClearance:
+class DirectoryClearance(Part):
     """The requests that wait for clearance, by number."""
 
     state: State
     client_requests: ClientRequests
-    again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
+    again: Callable[[Client, ClientMessage], None] = later()
     """Takes a message that waited behind a request."""
-    waits: list[_Case] = attrs.field(factory=list)
+    waits: list[_Case] = msgspec.field(default_factory=list)
     """Cases for which the app-server hasn't been asked anything yet."""
-    _cases: dict[int, _Case] = attrs.field(factory=dict)
+    _cases: dict[int, _Case] = msgspec.field(default_factory=dict)
     _last: int = 0
 
     # ── what needs it ─────────────────────────────────────────────────────────────────────────

@@ -159,6 +159,10 @@ def each_key_once(text: bytes, fields: Mapping[str, bytes | msgspec.Raw]) -> boo
     # A key has one colon: if none is left over, no key's first value was left out. (A key that
     # holds a colon itself is looked at more closely.)
     values = [bytes(value) for value in fields.values()]
+    if (
+        len(text) >= structure.LONG
+    ):  # to walk along it takes a fifth of the time that counting takes
+        return _each_key_in_place(text, values)
     colons = len(values) + sum([value.count(b":") for value in values])
     return text.count(b":") == colons or _each_key_in_place(text, values)
 

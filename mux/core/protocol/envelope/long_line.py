@@ -17,7 +17,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Set
 
-import attrs
 import msgspec
 
 from mux.core.protocol.envelope import jsonrpc
@@ -169,8 +168,7 @@ class Turn(msgspec.Struct, frozen=True):
         return jsonrpc.read_text(self.fields["id"]) or ""
 
 
-@attrs.frozen(eq=False)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, eq=False):
     """The answer to a request that follows a thread, with the thread's turns in it."""
 
     line: LongLine

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 
-import attrs
 import msgspec
 
 from mux.core.policy.principal import ClientId, Owner, Principal
@@ -130,8 +129,7 @@ def _read_declared(declared: msgspec.Raw) -> _Declared:
         return _Declared()
 
 
-@attrs.define
-class Refusals:
+class Refusals(msgspec.Struct):
     """Counts how often a client was refused lately, to summarize the refusals."""
 
     count: int = 0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.state.clients.client import Client
 from mux.core.state.durable import Durable, SavedFollows
 
@@ -17,14 +17,13 @@ Program = tuple[tuple[str, str], str]
 """A principal's identity, and the name of a program of theirs."""
 
 
-@attrs.define(eq=False, repr=False)
-class DepartedClients:
+class DepartedClients(Part):
     """The threads that each program followed when its client left."""
 
     most: int
     """Programs remembered; past that, the one that left longest ago is forgotten."""
-    durable: Durable = attrs.field(factory=Durable)
-    followed: OrderedDict[Program, dict[str, int]] = attrs.field(factory=OrderedDict)
+    durable: Durable = msgspec.field(default_factory=Durable)
+    followed: OrderedDict[Program, dict[str, int]] = msgspec.field(default_factory=OrderedDict)
     """By program, the one that left last at the end; each thread with the seq since which the
     client followed it."""
 

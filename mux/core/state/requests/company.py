@@ -5,8 +5,7 @@ Used by ``scheduler``: a client that is alone may send as much as it likes.
 
 from __future__ import annotations
 
-import attrs
-
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 
 COMPANY_SECONDS = 0.25
@@ -14,8 +13,7 @@ COMPANY_SECONDS = 0.25
 answer asks again within a fraction of that; a person's next key press finds a burst before it."""
 
 
-@attrs.define(eq=False, repr=False)
-class Company:
+class Company(Part):
     """The client that asked last, and when any other did."""
 
     _latest: ClientId = 0

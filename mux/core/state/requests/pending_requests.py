@@ -26,10 +26,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Literal
 
-import attrs
 import msgspec
 
 from mux.core.extension.approvals import Decider
+from mux.core.part import Part
 from mux.core.policy.approval_policy import Ballot, Policy
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.rules import ServerRequestRule
@@ -53,8 +53,7 @@ class Outcome(msgspec.Struct, frozen=True):
     by: Decider | None = None
 
 
-@attrs.define(eq=False, repr=False)
-class ServerRequest:
+class ServerRequest(Part):
     """A request of the app-server."""
 
     id: int
@@ -71,15 +70,15 @@ class ServerRequest:
     """The capability that a client must have declared to be offered the request."""
     turn: str | None = None
     """The turn that it belongs to, if it names one."""
-    ballot: Ballot = attrs.field(factory=lambda: Ballot(Policy(), 0.0))
+    ballot: Ballot = msgspec.field(default_factory=lambda: Ballot(Policy(), 0.0))
     """The policy that applies, and the votes so far."""
-    shown_at: dict[ClientId, float] = attrs.field(factory=dict)
+    shown_at: dict[ClientId, float] = msgspec.field(default_factory=dict)
     """When each client was sent the request last, on the broker's clock."""
-    asked_again: set[ClientId] = attrs.field(factory=set)
+    asked_again: set[ClientId] = msgspec.field(default_factory=set)
     """Clients that were sent the request once more, when their yes didn't decide."""
-    offered: dict[ClientId, None] = attrs.field(factory=dict)
+    offered: dict[ClientId, None] = msgspec.field(default_factory=dict)
     """Clients that were offered it and are still attached."""
-    abstained: set[ClientId] = attrs.field(factory=set)
+    abstained: set[ClientId] = msgspec.field(default_factory=set)
     awaits_return: bool = False
     """True if an earlier broker had offered it, and its client may come back."""
     journaled: bool = False
@@ -87,28 +86,27 @@ class ServerRequest:
     answered: bool = False
     answered_by: ClientId | None = None
     by_notice: str = ""
-    outcome: Outcome = attrs.field(factory=Outcome)
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
     """What became of it, as clients are told."""
     present: ClientId | None = None
     """For a request that is offered to one client after another: the client that has it now."""
-    next_ones: list[ClientId] = attrs.field(factory=list)
+    next_ones: list[ClientId] = msgspec.field(default_factory=list)
     """For such a request: the clients that come after that."""
     deadline: float = float("inf")
 
 
-@attrs.define(eq=False, repr=False)
-class PendingRequests:
+class PendingRequests(Part):
     """The server requests of one app-server life."""
 
     next_id: int
     """The last id given. ``Broker`` sets the first."""
-    durable: Durable = attrs.field(factory=Durable)
+    durable: Durable = msgspec.field(default_factory=Durable)
     changes: int = 0
     """Counts the requests that came, were answered or went, and the changes of who was offered
     them."""
-    _by_id: dict[int, ServerRequest] = attrs.field(factory=dict)
-    _by_upstream: dict[bytes, ServerRequest] = attrs.field(factory=dict)
-    _resolved: OrderedDict[bytes, None] = attrs.field(factory=OrderedDict)
+    _by_id: dict[int, ServerRequest] = msgspec.field(default_factory=dict)
+    _by_upstream: dict[bytes, ServerRequest] = msgspec.field(default_factory=dict)
+    _resolved: OrderedDict[bytes, None] = msgspec.field(default_factory=OrderedDict)
 
     def is_repetition(self, upstream: bytes) -> bool:
         """Return whether the app-server has sent this request before."""

@@ -10,9 +10,9 @@ The table of such ids stands in ``methods``.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.envelope import jsonrpc, text_limits
 from mux.core.protocol.envelope.jsonrpc import BadMessageError
@@ -45,19 +45,20 @@ class IdClaim(msgspec.Struct, frozen=True):
     that one."""
 
 
-@attrs.define(eq=False, repr=False)
-class ScopedIds:
+class ScopedIds(Part):
     """The things that each client has running, by client and by wire id.
 
     There may be several holdings of one id: a thing that is ended and begun again at once is held
     twice until the answers come. The last holding is the one that counts.
     """
 
-    durable: Durable = attrs.field(factory=Durable)
-    _running: dict[ClientId, dict[tuple[str, str], list[IdClaim]]] = attrs.field(factory=dict)
+    durable: Durable = msgspec.field(default_factory=Durable)
+    _running: dict[ClientId, dict[tuple[str, str], list[IdClaim]]] = msgspec.field(
+        default_factory=dict
+    )
     _made_up: int = 0
     _numbers: int = 0
-    _ending: set[int] = attrs.field(factory=set)
+    _ending: set[int] = msgspec.field(default_factory=set)
 
     def rewrite(
         self, client: ClientId, own_id: OwnId, params: bytes

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.state.durable import Durable, SavedMessage
 
@@ -22,26 +22,24 @@ def message_key(principal: Principal, thread: str | None, id: str | None) -> Mes
     return (principal.identity, thread, id) if thread is not None and id else None
 
 
-@attrs.define(eq=False, repr=False)
-class FirstAttempt:
+class FirstAttempt(Part):
     """The first message under an id."""
 
     result: bytes | None = None
     """The result of its answer, as JSON text, once it has one."""
     turn: str | None = None
     """The turn that the message belongs to, once that is known."""
-    waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    waiting: list[tuple[ClientId, bytes]] = msgspec.field(default_factory=list)
     """Later attempts, by client and request id, that get the same answer."""
 
 
-@attrs.define(eq=False, repr=False)
-class SentMessages:
+class SentMessages(Part):
     """The first attempt under each id, the one used last at the end."""
 
     most: int
     """Messages remembered; past that, the one used longest ago is forgotten."""
-    durable: Durable = attrs.field(factory=Durable)
-    firsts: OrderedDict[MessageKey, FirstAttempt] = attrs.field(factory=OrderedDict)
+    durable: Durable = msgspec.field(default_factory=Durable)
+    firsts: OrderedDict[MessageKey, FirstAttempt] = msgspec.field(default_factory=OrderedDict)
 
     def get(self, key: MessageKey | None) -> FirstAttempt | None:
         """Return the first attempt under an id, if there was one."""

@@ -6,9 +6,9 @@ fail. A client registers tools in ``thread/start``; the app-server stores them w
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.state.durable import Durable
 
@@ -43,12 +43,11 @@ REMEMBERED = 4096
 tool is offered to the thread's followers."""
 
 
-@attrs.define(eq=False, repr=False)
-class ToolOwners:
+class ToolOwners(Part):
     """Owners by thread and tool."""
 
-    durable: Durable = attrs.field(factory=Durable)
-    _owners: dict[str, dict[tuple[str, str], Owner]] = attrs.field(factory=dict)
+    durable: Durable = msgspec.field(default_factory=Durable)
+    _owners: dict[str, dict[tuple[str, str], Owner]] = msgspec.field(default_factory=dict)
 
     def register(self, thread: str, start_params: bytes, owner: Owner) -> None:
         """Remember the tools of a thread that this client started with these params."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final
 
-import attrs
 import msgspec
 
 from mux.core.extension.inbox import Ended, Line
+from mux.core.part import Part
 from mux.core.protocol.threads.thread_messages import Status
 
 MOST: Final = 4096
@@ -53,8 +53,7 @@ class ThreadList(msgspec.Struct):
     readStates: dict[str, msgspec.Raw] | None = None
 
 
-@attrs.define(eq=False, repr=False)
-class Card:
+class Card(Part):
     """A thread as the inbox knows it. Times are Unix seconds, but for ``since``."""
 
     id: str
@@ -109,12 +108,11 @@ class Card:
         self.recency = _later(self.recency, unix_time)
 
 
-@attrs.define(eq=False, repr=False)
-class Cards:
+class Cards(Part):
     """The cards of all threads that were heard of lately."""
 
     most: int = MOST
-    _by_id: OrderedDict[str, Card] = attrs.field(factory=OrderedDict)
+    _by_id: OrderedDict[str, Card] = msgspec.field(default_factory=OrderedDict)
 
     def get(self, id: str) -> Card:
         """Return a thread's card, which is made if there is none."""

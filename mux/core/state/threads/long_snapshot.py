@@ -9,8 +9,7 @@ Used by ``responses`` and ``subscriptions``.
 
 from __future__ import annotations
 
-import attrs
-import msgspec
+import msgspec.structs
 
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.protocol.envelope.long_line import LongLine, Snapshot
@@ -21,8 +20,7 @@ from mux.core.state.turns.running_turn import RunningTurn
 Edit = tuple[int, int, list[Piece]]
 
 
-@attrs.frozen(eq=False)
-class LongAnswer:
+class LongAnswer(msgspec.Struct, frozen=True, eq=False):
     """A long answer of the app-server, to be passed on in pieces."""
 
     line: LongLine
@@ -40,7 +38,7 @@ class LongAnswer:
         edits = None
         if self.snapshot is not None:
             edits = _edits(self.snapshot, running, status, turns=turns)
-        return attrs.evolve(self, edits=tuple(edits)) if edits is not None else None
+        return msgspec.structs.replace(self, edits=tuple(edits)) if edits is not None else None
 
     def with_id(self, id: bytes) -> Rope:
         """Return the answer under another id."""

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
+
+from mux.core.part import Part
 
 
-@attrs.define(eq=False, repr=False)
-class UnclaimedThreads:
+class UnclaimedThreads(Part):
     """Notifications and deadlines of threads that nobody has followed yet."""
 
     most: int
     """Notifications held, over all threads."""
-    notifications: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
+    notifications: dict[str, list[tuple[str, bytes]]] = msgspec.field(default_factory=dict)
     """Method and line of each notification, by thread."""
-    adopted_at: dict[str, float] = attrs.field(factory=dict)
+    adopted_at: dict[str, float] = msgspec.field(default_factory=dict)
     """Such threads that run a turn, and when each is taken for everybody's."""
     _count: int = 0
     """How many notifications are held."""

@@ -11,9 +11,9 @@ turns that come from its source, and these are read from the source.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
+from mux.core.part import Part
 from mux.core.protocol.envelope import jsonrpc
 from mux.core.state.turns.running_turn import RunningTurn, turn_id
 
@@ -40,8 +40,7 @@ _OF_THREAD = ("cwd", "model", "modelProvider", "reasoningEffort")
 """The settings that ``thread`` in a ``thread/resume`` repeats."""
 
 
-@attrs.define(eq=False, repr=False)
-class Source:
+class Source(Part):
     """The thread that an ephemeral fork was made of, and how much of it the fork has.
 
     If neither ``last`` nor ``before`` was asked for, the fork has what is older than ``fork``.
@@ -72,8 +71,7 @@ class Source:
         return [jsonrpc.write(turn) for turn in inherited]
 
 
-@attrs.define(eq=False, repr=False)
-class UnsavedThread:
+class UnsavedThread(Part):
     """A thread's beginning, and what the broker has seen of it since."""
 
     result: dict[str, bytes]

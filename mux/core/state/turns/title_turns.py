@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+import msgspec
 
+from mux.core.part import Part
 from mux.core.state.requests.request import Request
 
 LONGEST_OUTCOME = 256 * 1024
@@ -22,8 +23,7 @@ MOST_TURNS = 64
 """Title turns remembered. With more of them at once, some titles are made twice."""
 
 
-@attrs.define(eq=False, repr=False)
-class TitleTurn:
+class TitleTurn(Part):
     """A title's turn that runs, or ran."""
 
     params: bytes
@@ -35,11 +35,11 @@ class TitleTurn:
     """The threads that its asker followed: one of them is to have the title."""
     since: float
     """When it was asked for, on the broker's clock."""
-    messages: list[tuple[bool, bytes]] = attrs.field(factory=list)
+    messages: list[tuple[bool, bytes]] = msgspec.field(default_factory=list)
     """Its answer (marked True) and its notifications."""
     finished: float | None = None
     """When it succeeded."""
-    waiting: list[Request] = attrs.field(factory=list)
+    waiting: list[Request] = msgspec.field(default_factory=list)
     """Requests that wait for its outcome."""
 
     @property
@@ -53,13 +53,12 @@ class TitleTurn:
         return sum(len(line) for _, line in self.messages) > LONGEST_OUTCOME
 
 
-@attrs.define(eq=False, repr=False)
-class TitleTurns:
+class TitleTurns(Part):
     """The title turns that run, and those whose outcome may be used again."""
 
-    running: dict[str, TitleTurn] = attrs.field(factory=dict)
+    running: dict[str, TitleTurn] = msgspec.field(default_factory=dict)
     """Title turns whose notifications are collected, by thread."""
-    finished: list[TitleTurn] = attrs.field(factory=list)
+    finished: list[TitleTurn] = msgspec.field(default_factory=list)
     """Title turns that succeeded, the latest last."""
 
     def find(self, params: bytes, threads: frozenset[str], now: float) -> TitleTurn | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 
-import attrs
 import msgspec
 
 from mux.core.extension.queue import Held
+from mux.core.part import Part
 from mux.core.policy.principal import Owner
 from mux.core.state.requests.request import Request
 
@@ -45,12 +45,11 @@ class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
         }
 
 
-@attrs.define(eq=False, repr=False)
-class TurnQueue:
+class TurnQueue(Part):
     """The turns queued on one thread, the next one first."""
 
     thread: str
-    turns: deque[QueuedTurn] = attrs.field(factory=deque)
+    turns: deque[QueuedTurn] = msgspec.field(default_factory=deque)
     held: Held | None = None
     """Why the queue stands still; None while it goes on."""
     starting: QueuedTurn | None = None

@@ -506,3 +506,27 @@ def test_a_line_that_is_too_deep_is_no_message_whatever_its_params_are() -> None
     deep = b"[" * 3000 + b"]" * 3000
     assert jsonrpc.read_upstream(b'{"method":"x","params":{"threadId":' + deep + b"}}") is None
     assert jsonrpc.read_upstream(b'{"method":"x","params":[],"more":' + deep + b"}") is None
+
+
+LONG_TEXT = '"%s"' % ('a:,"\\"{'.replace('"\\"', '\\"') * 12_000)
+"""A value that is long enough for the keys to be walked along, and full of their signs."""
+
+
+@pytest.mark.parametrize(
+    ("members", "once"),
+    [
+        ('"a":{long}', True),
+        ('"a" : {long} , "b" : 1', True),
+        ('"b": 1, "a": {long}', True),
+        ('"a:b": {long}, "b:": [1, {{"a": 2, "a": 3}}]', True),
+        ('"a":1,"a":{long}', False),
+        ('"a": {long}, "a": 1', False),
+        ('"a": {long}, "\\u0061": {long}', False),
+        ('"a": {long}, "b": 1, "b": 1', False),
+        ('"b": 1, "a": {long}, "b": 1', False),
+    ],
+)
+def test_a_doubled_key_is_found_beside_a_long_value(members: str, once: bool) -> None:
+    text = "{" + members.format(long=LONG_TEXT) + "}"
+    fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    assert client_message.each_key_once(text.encode(), fields) == once
