@@ -121,6 +121,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"\+    self\._saved = (None|-2)", "no number of an entry either"),
     (r'suspicion = ""', "as false as None"),
     (r"RESERVED / 2:", "it is even"),
+    (r"\[0\] > limit:", "the query takes none of that moment"),
     (r"last >= reserved - RESERVED", "one of half a billion"),
     (r"max_bytes / TRIMMED_SHARE", "a part of a byte"),
     (r"if excess (< 0|<= 1):", "about so many bytes are to go: one more or less"),
@@ -203,7 +204,7 @@ def _is_case(changed: str) -> bool:
     """Whether only the case of an error's or a log line's words was changed, or of SQL's."""
     before, _, after = changed.partition("\n")
     alike = before.strip(" -+").casefold() == after.strip(" -+").casefold()
-    if alike and re.search(r'"(DELETE|INSERT|PRAGMA|SELECT|UPDATE) [^\']*$', before):
+    if alike and re.search(r'"(DELETE|FROM|INSERT|PRAGMA|SELECT|UPDATE) [^\']*$', before):
         return True
     # Words of a text that goes over several lines stand on one of their own.
     return alike and any(sign in before for sign in ("Error(", "log.", '-            "'))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from tests.end_to_end import killed_at
+
 TESTS: Final = Path(__file__).parent
 SOURCE: Final = TESTS.parent / "mux"
 
@@ -37,3 +39,9 @@ def test_a_test_called_after_a_module_stands_beside_it() -> None:
         if where.parent not in places:
             misplaced.append(f"{where}: its module is in {', '.join(map(str, places))}")
     assert not misplaced
+
+
+def test_functions_that_tests_name_by_text_are_there() -> None:
+    """What is renamed is noticed at once, and not by a broker that is killed nowhere."""
+    for point in killed_at.POINTS:
+        killed_at.holder_of(point)

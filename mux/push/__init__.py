@@ -6,5 +6,5 @@ Reading order: ``message`` is the content of a push; ``endpoints``, where device
 (``services``), which call ``http_client`` and return an ``outcome``. ``key_file`` reads the
 services' keys.
 
-Of the package it may import ``storage`` and ``config``.
+Of the package it may import ``storage``, ``config`` and ``core.part``.
 """

@@ -111,9 +111,18 @@ def test_by_default_a_program_gets_each_delta_at_once() -> None:
 def test_a_window_is_a_second_at_most() -> None:
     story, late, _ = followers(first=coalescing(60_000))
     story.delta(text="a")
-    story.waits(0.99)
+    story.waits(0.95)
     assert late.heard() == []
-    story.waits(0.02)
+    story.waits(0.05)
+    assert texts(late.heard()) == "a"
+
+
+def test_there_is_time_left_to_write_within_the_window() -> None:
+    story, late, _ = followers(first=coalescing())
+    story.delta(text="a")
+    story.waits(WINDOW - 0.003)
+    assert late.heard() == []
+    story.waits(0.001)  # and 2 ms are left
     assert texts(late.heard()) == "a"
 
 

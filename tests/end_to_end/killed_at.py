@@ -61,6 +61,18 @@ def _deadly(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def holder_of(point: str) -> tuple[Any, str]:
+    """Return what holds the function of a point, and its name there. Raises where there is none."""
+    module, _, path = point.partition(" ")
+    holder = importlib.import_module(module)
+    *owners, name = path.split(".")
+    for owner in owners:
+        holder = getattr(holder, owner)
+    if name not in vars(holder):
+        raise AttributeError(f"{point}: there is no such function")
+    return holder, name
+
+
 def arm() -> None:
     """Make the functions of all points deadly, if a test names one.
 
@@ -69,11 +81,7 @@ def arm() -> None:
     if VARIABLE not in os.environ:
         return
     for point in POINTS:
-        module, _, path = point.partition(" ")
-        holder = importlib.import_module(module)
-        *owners, name = path.split(".")
-        for owner in owners:
-            holder = getattr(holder, owner)
+        holder, name = holder_of(point)
         found = holder.__dict__[name]
         if isinstance(found, classmethod):
             setattr(holder, name, classmethod(_deadly(point, found.__func__)))

@@ -80,6 +80,18 @@ def test_a_step_that_is_full_of_deltas_takes_no_event(
     assert writer.lost == 0
 
 
+@pytest.mark.parametrize(("floor", "lost"), [(51, 0), (50, 50), (1, 50)])
+def test_a_delta_is_a_loss_as_long_as_its_item_runs(
+    writer: JournalWriter, floor: int, lost: int
+) -> None:
+    """The last delta has number 50; ``floor`` is the first that may belong to an item that runs."""
+    fill(writer, events=0)
+    writer.max_bytes = 1
+    trim(writer, floor)
+    assert not kinds(writer)
+    assert writer.lost == lost
+
+
 @pytest.mark.parametrize("column", ["last_seq", "bytes"])
 @pytest.mark.parametrize("kind", ["delta", "event"])
 def test_a_number_that_is_none_has_the_file_moved_aside(
