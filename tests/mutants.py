@@ -123,7 +123,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"RESERVED / 2:", "it is even"),
     (r"\[0\] > limit:", "the query takes none of that moment"),
     (r"last >= reserved - RESERVED", "one of half a billion"),
-    (r"max_bytes / TRIMMED_SHARE", "a part of a byte"),
+    (r"max_bytes / (TRIMMED|FREE)_SHARE", "a part of a byte"),
     (r"if excess (< 0|<= 1):", "about so many bytes are to go: one more or less"),
     (r'rsplit\(b","', "what is split in vain is cut off behind it"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),

@@ -89,6 +89,8 @@ class Listener(msgspec.Struct):
     """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
     origin: str = ""
     """The page's origin where that is by a name alone, which the certificate has; else empty."""
+    is_followed: Callable[[], bool] = lambda: False
+    """Whether the next broker goes on with this socket."""
 
     def announcement(self) -> list[str]:
         """Return the lines for stderr that name this listener, in the app-server's own words."""
@@ -112,14 +114,14 @@ class Listener(msgspec.Struct):
             )
         self.url, self.certificate = f"wss://{address}", certificate
 
-    def leave(self) -> None:
-        """Leave a unix path to the next broker, which goes on with this socket."""
-        if self.claim is not None:
-            self.claim.leave()
-
     async def aclose(self) -> None:
-        """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
-        if self.claim is not None:
+        """Stop listening; remove the unix path if it is still this listener's. Idempotent.
+
+        The path stays where the next broker goes on with this socket: nothing else leads to it.
+        """
+        if self.claim is not None and self.is_followed():
+            self.claim.leave()
+        elif self.claim is not None:
             self.claim.release()
         await self.listening.aclose()
 

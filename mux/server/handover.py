@@ -184,6 +184,8 @@ class Sockets(Part):
 
     def hold(self, name: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
+        if self.supervision is not None:
+            opened.is_followed = self.supervision.is_followed
         self._held[opened.listening.socket.fileno()] = name
         self._report()
 

@@ -257,11 +257,8 @@ class RunningServer(Part):
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
-                if self._renewing:
-                    for bound in self.listeners:
-                        bound.leave()
-                elif self.upstream.supervision is not None:
-                    self.upstream.supervision.hold(())  # or connections would wait in vain
+                if not self._renewing and self.upstream.supervision is not None:
+                    self.upstream.supervision.hold_none()  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
@@ -343,7 +340,7 @@ class RunningServer(Part):
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
         if (supervision := self.upstream.supervision) is not None:
-            supervision.send(say="serving", orphanWait=self.config.upstream.orphan_wait)
+            supervision.serving(self.config.upstream.orphan_wait)
         collector.begin()
 
     async def _load_rare(self) -> None:

@@ -111,7 +111,7 @@ async def serve(
             await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
             reopened = held.reopened(str(address), address, certificate)
-            opened.append(reopened or await _open(address, certificate, take_over))
+            opened.append(reopened or await _open(address, certificate, take_over, supervision))
             held.hold(str(address), opened[-1])
         tailnet = TailnetHttps.open(config.tailnet, config.state_dir, held, time.time, audit.record)
         tailnet.announce = lambda: state.announce([*(each.url for each in opened), *tailnet.urls])
@@ -154,13 +154,18 @@ async def _try(addresses: list[Address], certificate: Certificate | None) -> Non
 
 
 async def _open(
-    address: Address, certificate: Certificate | None, take_over: float | None
+    address: Address,
+    certificate: Certificate | None,
+    take_over: float | None,
+    supervision: Supervision | None,
 ) -> Listener:
     if not _is_control(address):
         return await listener.open_listener(address, certificate)
     path = Path(str(address))
     owner = socket_owner(path)
-    if owner is None:
+    # Our own supervisor may still hold a socket whose path somebody has removed.
+    ours = None if supervision is None else os.getppid()
+    if owner is None or owner.holder.pid == ours:
         return await listener.open_listener(address)
 
     from mux.host import take_over as takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)

@@ -207,6 +207,7 @@ class Upstream(Part):
         log.info(event, pid=process.pid, generation=self.generation)
         # One buffer for both readers of stderr: the second one goes on with the first one's line.
         errors = Lines()
+        is_over = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, process.stdin)
@@ -224,10 +225,11 @@ class Upstream(Part):
                 with trio.move_on_after(LEAVING_DEADLINE if self._leaving else 0):
                     await self._until_written()
                 nursery.cancel_scope.cancel()
+            is_over = not self._leaving
         finally:
             # Shielded: when the broker is cancelled, the app-server still ends in order.
             with trio.CancelScope(shield=True):
-                if self._leaving and isinstance(process, SupervisedProcess):
+                if not is_over and isinstance(process, SupervisedProcess) and process.is_left():
                     await process.let_go()
                 else:
                     await end(process)

@@ -66,6 +66,9 @@ class Supervision(Part):
     """Called when the supervisor is gone: the broker is to end at once."""
     renew: Callable[[], None] = lambda: None
     """Called when the broker is to end for the next one, which goes on with the app-server."""
+    _served: bool = False
+    _is_last: bool = False
+    """True once the supervisor is to end with this broker, or is gone."""
     _process: SupervisedProcess | None = None
     _answers: trio.MemorySendChannel[SupervisedProcess | int] = later()
     """The process that was asked for, or the error's number."""
@@ -104,8 +107,27 @@ class Supervision(Part):
 
     def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
         """Have these listening sockets held, and no others, for the next broker."""
+        if self._is_last:
+            return
         urls = [url for url, _ in listeners]
         self._send({"say": "listeners", "asked": urls}, [each for _, each in listeners])
+
+    def hold_none(self) -> None:
+        """Have nothing held any more: the supervisor ends with this broker."""
+        self.hold(())
+        self._is_last = True
+
+    def serving(self, orphan_wait: float) -> None:
+        """Say that clients are served. ``orphan_wait``: see ``[upstream]``."""
+        self._served = True
+        self.send(say="serving", orphanWait=orphan_wait)
+
+    def is_followed(self) -> bool:
+        """Return whether another broker goes on with the listeners, however this one ends.
+
+        The supervisor starts none after one that failed where none had served.
+        """
+        return not self._is_last and (self._served or self.lives > 0)
 
     def send(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
@@ -138,6 +160,7 @@ class Supervision(Part):
                 if self.kept:
                     self.renew()
                     return
+                self._is_last = True
                 if self._process is not None:
                     self._process.orphaned()
                 self.gone()
@@ -254,6 +277,10 @@ class SupervisedProcess:
     def kill(self) -> None:
         """End the process at once."""
         self.send_signal(signal.SIGKILL)
+
+    def is_left(self) -> bool:
+        """Return whether the next broker goes on with it, if this one ends now: also by a fault."""
+        return self._supervision.is_followed()
 
     async def let_go(self) -> None:
         """Close our descriptors, and leave the process running."""

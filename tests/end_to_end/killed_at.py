@@ -1,6 +1,7 @@
 """`appmux`, whose broker is killed at a point of its taking over that a test has named.
 
-The file that `APPMUX_KILLED_AT` names holds the point and how many brokers are to be killed there.
+The file that `APPMUX_KILLED_AT` names holds the point and how many brokers are to be killed there;
+or, behind `CRASH`, how many are to end there by an exception that nobody expects.
 Started instead of `python -m mux`; the test writes the file once the first broker serves. However
 many brokers die, the next one is started at once.
 """
@@ -33,24 +34,28 @@ POINTS: Final = (
 """Modules and functions; the broker is killed when one has returned."""
 
 
-def _is_due(point: str) -> bool:
+CRASH: Final = "crash: "
+
+
+def _end_if_due(point: str) -> None:
     file = Path(os.environ.get(VARIABLE, ""))
     try:
         wanted, _, count = file.read_text().rpartition(" ")
     except (FileNotFoundError, IsADirectoryError):
-        return False
-    if wanted != point or int(count) == 0:
-        return False
+        return
+    if wanted.removeprefix(CRASH) != point or int(count) == 0:
+        return
     file.write_text(f"{wanted} {int(count) - 1}")
-    return True
+    if wanted.startswith(CRASH):
+        raise RuntimeError(wanted)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _deadly(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         result = function(*arguments, **named)
-        if _is_due(point):
-            os.kill(os.getpid(), signal.SIGKILL)
+        _end_if_due(point)
         return result
 
     return call
@@ -69,7 +74,12 @@ def holder_of(point: str) -> tuple[Any, str]:
 
 
 def arm() -> None:
-    """Make the functions of all points deadly."""
+    """Make the functions of all points deadly, if a test names one.
+
+    The soak doesn't, and its other checkout may have other modules.
+    """
+    if VARIABLE not in os.environ:
+        return
     for point in POINTS:
         holder, name = holder_of(point)
         found = holder.__dict__[name]

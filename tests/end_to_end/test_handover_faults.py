@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import PATIENCE, GoneError, Json
+from tests.end_to_end.peer import PATIENCE, GoneError, Json, connect_unix
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -247,6 +248,67 @@ async def test_a_broker_that_cant_start_is_tried_again_with_no_app_server_either
         await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
         async with client(broker, "two") as two:
             await status_shows(two, lambda r: r["appServer"]["pid"] not in (None, app_server))
+
+
+async def test_brokers_that_fail_after_they_listened_leave_the_sockets_to_the_next() -> None:
+    """As after a step back to an older version, until the newer one is installed again."""
+    async with (
+        brokered() as broker,
+        client(broker, "one") as one,
+        same_app_server(broker, one),
+    ):
+        ledger = broker.home.home / ".local/state/appmux/notices.sqlite3"
+        with contextlib.closing(sqlite3.connect(ledger)) as database:
+            [known] = database.execute("PRAGMA user_version").fetchone()
+            database.execute(f"PRAGMA user_version = {known + 1}")
+        serving = broker.shown().count(LISTENING)
+        await kill_broker(broker)
+        vain = "unexpectedly: exit status 1"
+        await eventually(lambda: broker.shown().count(vain) == 2, "two vain starts")
+        with contextlib.closing(sqlite3.connect(ledger)) as database:
+            database.execute(f"PRAGMA user_version = {known}")
+        await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
+        async with connect_unix(broker.socket) as two:
+            await two.initialize("two")
+            thread = await shared_thread(broker, two)
+            assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+
+
+async def test_a_socket_whose_path_was_removed_is_made_anew() -> None:
+    """As by a cleaner of temporary files."""
+    async with brokered() as broker, client(broker, "one") as one, same_app_server(broker, one):
+        broker.socket.unlink()
+        await next_broker(broker)
+        async with connect_unix(broker.socket) as two:
+            await two.initialize("two")
+
+
+async def test_a_broker_that_crashes_is_followed_like_one_that_is_killed(tmp_path: Path) -> None:
+    """By a fault of its own, that is; the next one goes on with app-server and sockets."""
+    [point] = [each for each in killed_at.POINTS if each.endswith("Handover.begin")]
+    model, file = scripted(), tmp_path / "point"
+    environ = {killed_at.VARIABLE: str(file), "PYTHONPATH": str(Path(__file__).parents[2])}
+    program = (sys.executable, "-m", "tests.end_to_end.killed_at")
+    async with (
+        brokered(model=model, environ=environ, program=program) as broker,
+        client(broker, "before", **AWARE) as before,
+        same_app_server(broker, before),
+    ):
+        thread = await shared_thread(broker, before)
+        turn = await before.start_turn(thread, "tell")
+        await before.wait_method(DELTA, threadId=thread, turnId=turn)
+        serving = broker.shown().count(LISTENING)
+        file.write_text(f"{killed_at.CRASH}{point} 2")
+        await kill_broker(broker)
+        await eventually(lambda: file.read_text().endswith(" 0"), "two crashes")
+        model.release("gate")
+        await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
+        async with connect_unix(broker.socket) as after:
+            await after.initialize("after")
+            await join(after, thread)
+            await status_shows(after, lambda report: report["threads"][0]["turn"] is None)
+            read = await after.request("thread/read", {"threadId": thread, "includeTurns": True})
+            assert [each["status"] for each in read["thread"]["turns"]][-1] == "completed"
 
 
 async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mux.storage import journal_writer, sqlite
 from mux.storage.journal_schema import FILE
-from mux.storage.journal_writer import JournalWriter
+from mux.storage.journal_writer import FREE_SHARE, JournalWriter
 from tests.entries import DELTA, EVENT, EVERYTHING, entries, select
 
 ALL_COMPLETE = EVERYTHING
@@ -126,3 +126,19 @@ def test_a_full_disk_costs_neither_the_connection_nor_what_was_to_be_saved(
     writer.work(many, ALL_COMPLETE, 1)
     assert (writer.generation, writer.written) == (1, many[-1].seq)
     assert select(writer.path, "SELECT earliest FROM life") == [(1,)]
+
+
+def test_free_pages_of_more_than_an_eighth_are_given_back_so_many_at_a_time(
+    writer: JournalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_writer, "STEP_PAGES", 2)
+    writer.work(entries(range(1, 2_000), method=EVENT), ALL_COMPLETE, 0)
+    connection(writer).execute("DELETE FROM chunk")
+    free = sqlite.free_pages(connection(writer))
+    (size,) = connection(writer).execute("PRAGMA page_size").fetchone()
+    writer.max_bytes = free * size * FREE_SHARE
+    assert not writer.work([], ALL_COMPLETE, 0)
+    assert sqlite.free_pages(connection(writer)) == free
+    writer.max_bytes -= FREE_SHARE
+    assert writer.work([], ALL_COMPLETE, 0)
+    assert sqlite.free_pages(connection(writer)) == free - 2
