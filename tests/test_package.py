@@ -72,7 +72,10 @@ def test_the_wheel_and_the_sdist_carry_the_page_built(built: Path) -> None:
         pytest.skip("the page isn't built: run `make page` where npm is reached")
     names = set(_wheel(built).namelist())
     assert {"mux/web/static/index.html", "mux/web/static/worker.js"} <= names
-    assert [each for each in names if each.startswith("mux/web/static/assets/main-")]
+    shell = (ROOT / "mux" / "web" / "static" / "index.html").read_text()
+    begun_with = set(re.findall(r'"/?(assets/[^"]+)"', shell))
+    assert begun_with
+    assert {f"mux/web/static/{each}" for each in begun_with} <= names
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         listed = [each.partition("/")[2] for each in archive.getnames()]
     assert "mux/web/static/index.html" in listed
