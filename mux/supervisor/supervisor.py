@@ -18,6 +18,7 @@ Used by ``cli.entry``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -145,18 +146,18 @@ class Supervisor:
 
     def _start_next(self) -> None:
         self.next_broker = NEVER
-        ours, theirs = socket.socketpair()
-        try:
-            pid = processes.start_broker(
-                theirs.fileno(), self.sockets, self.environ, self.hangup_ignored
-            )
-        except OSError as failure:
-            log(f"no broker can be started: {failure.strerror}")
-            ours.close()
-            theirs.close()
-            self._start_later()
-        else:
-            self._began(pid, ours, theirs)
+        with contextlib.ExitStack() as ends:
+            try:
+                ours, theirs = map(ends.enter_context, socket.socketpair())
+                pid = processes.start_broker(
+                    theirs.fileno(), self.sockets, self.environ, self.hangup_ignored
+                )
+            except OSError as failure:
+                log(f"no broker can be started: {failure.strerror}")
+                self._start_later()
+            else:
+                ends.pop_all()
+                self._began(pid, ours, theirs)
 
     def _began(self, pid: int, ours: socket.socket, theirs: socket.socket) -> None:
         theirs.close()

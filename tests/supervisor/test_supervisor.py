@@ -17,7 +17,7 @@ import pytest
 
 from mux.supervisor.broker_messages import LONGEST_WAIT
 from mux.supervisor.channel import MOST_BYTES, MOST_LISTENERS, Channel, Message
-from mux.supervisor.lives import Broker
+from mux.supervisor.lives import NEVER, Broker
 from mux.supervisor.supervisor import Supervisor
 
 CAT = {"say": "start", "command": ["cat"], "environ": dict(os.environ)}
@@ -237,3 +237,14 @@ def test_the_last_words_of_a_broker_count_up_to_what_cannot_be_read(desk: Desk) 
     desk.channel.socket.sendall(framed(b"null"))
     desk.supervisor._last_words(broker)
     desk.is_sound()
+
+
+def test_a_broker_that_lacks_descriptors_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    supervisor = Supervisor()
+    monkeypatch.setattr(socket, "socketpair", full)
+    supervisor._start_next()
+    assert supervisor.broker is None
+    assert time.monotonic() < supervisor.next_broker < NEVER
