@@ -3,7 +3,8 @@
 ``websocket`` parses incoming bytes; each message goes to ``dispatcher``. Outgoing bytes are
 appended to the client's outbox, by the dispatcher's fan-out and by this module alike. The socket
 mostly takes them at once (see ``outbox``). The first time that it doesn't, a writer task starts,
-which stays until the connection ends.
+which stays until the connection ends. It is the caller's nursery's: most connections never have
+one, and a nursery of its own would make each attach a tenth dearer.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ async def serve(
     stream: Accepted,
     admission: AcceptedUpgrade,
     dispatcher: Dispatcher,
+    nursery: trio.Nursery,
     *,
     message_bytes: int,
     outbox_bytes: int,
@@ -77,38 +79,33 @@ async def serve(
 ) -> None:
     """Serve one client until either side ends the connection, then close the stream.
 
-    ``challenger`` finds out who a browser is. ``known`` is called once it is known who the client
-    is.
+    ``nursery`` outlives the connection, and runs its writer if it needs one. ``challenger`` finds
+    out who a browser is. ``known`` is called once it is known who the client is.
     """
     descriptor = stream.fileno if isinstance(stream, Patient) else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     response = _response(admission)
     frames = FrameReader(message_bytes)
+    connection = None
     try:
-        async with trio.open_nursery() as nursery:
-            plain: trio.abc.HalfCloseableStream = stream
-            if (offer := admission.compression) is not None:
-                unpacker = FrameUnpacker(offers.unpacking(offer), frames)
-                plain = packed = CompressedStream(
-                    stream, offers.packer(offer), unpacker, len(response)
-                )
-                if descriptor is not None:
-                    packed.descriptor, outbox.compressed = descriptor, packed.send_now
-                admission = replace(admission, rest=unpacker.feed(admission.rest))
-            connection = _Connection(
-                plain, dispatcher, outbox, frames, nursery, known, _pid(stream)
-            )
-            outbox.wake_writer = connection.begin_writing
-            outbox.append(response)
-            try:
-                if admission.principal is not None:
-                    await connection.attend(admission, admission.principal)
-                elif challenger is not None:
-                    await connection.challenge(admission, challenger)
-            finally:
-                outbox.discard()
-            nursery.cancel_scope.cancel()
+        plain: trio.abc.HalfCloseableStream = stream
+        if (offer := admission.compression) is not None:
+            unpacker = FrameUnpacker(offers.unpacking(offer), frames)
+            plain = packed = CompressedStream(stream, offers.packer(offer), unpacker, len(response))
+            if descriptor is not None:
+                packed.descriptor, outbox.compressed = descriptor, packed.send_now
+            admission = replace(admission, rest=unpacker.feed(admission.rest))
+        connection = _Connection(plain, dispatcher, outbox, frames, nursery, known, _pid(stream))
+        outbox.wake_writer = connection.begin_writing
+        outbox.append(response)
+        if admission.principal is not None:
+            await connection.attend(admission, admission.principal)
+        elif challenger is not None:
+            await connection.challenge(admission, challenger)
     finally:
+        outbox.discard()
+        if connection is not None:
+            connection.end_writing()
         await trio.aclose_forcefully(stream)
 
 
@@ -142,7 +139,7 @@ class _Connection(Part):
     outbox: Outbox
     frames: FrameReader
     nursery: trio.Nursery
-    """Runs the writer."""
+    """Runs the writer; it is the nursery of all connections."""
     known: Callable[[], None]
     """Called once it is known who the client is."""
     pid: int | None
@@ -151,6 +148,12 @@ class _Connection(Part):
     _ending: tuple[int, str] | None = None
     """Code and reason of our close frame, once we end the connection."""
     _reading: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    _parting: trio.CancelScope | None = None
+    """Ends what follows on reading, once that has begun."""
+    _writing: trio.CancelScope | None = None
+    """Ends the writer, once there is one."""
+    _crash: Exception | None = None
+    """What the writer ended by, other than its socket's failure."""
     _written: trio.Event | None = None
     """Set once the writer has written everything, when ``_part`` waits for that."""
 
@@ -163,8 +166,7 @@ class _Connection(Part):
                 self.frames, self.outbox, self._receive, admission, self.end
             )
         if principal is None:
-            with trio.move_on_after(CLOSE_DEADLINE):
-                await self._part()
+            await self._part()
             return
         self.frames.limit, self._reading = limit, trio.CancelScope()
         await self.attend(replace(admission, rest=b""), principal)
@@ -191,8 +193,7 @@ class _Connection(Part):
             # Before the close handshake: others see at once that the client is gone, and nothing
             # more is owed to it.
             self.dispatcher.detach(client)
-        with trio.move_on_after(CLOSE_DEADLINE):
-            await self._part()
+        await self._part()
 
     async def _read(self, client: ClientId, port: ClientPort, received: bytes | bytearray) -> None:
         frames = self.frames
@@ -248,6 +249,14 @@ class _Connection(Part):
         self.frames.owed.clear()
 
     async def _part(self) -> None:
+        """Take leave, for `CLOSE_DEADLINE` at most, unless the socket has failed."""
+        if self._writing is None or not self._writing.cancel_called:
+            with trio.move_on_after(CLOSE_DEADLINE) as self._parting:
+                await self._close()
+        if self._crash is not None:
+            raise self._crash
+
+    async def _close(self) -> None:
         """Exchange close frames, have the outbox written, and shut down the socket.
 
         Input of the client is still read, and dropped. Closing a socket with unread input would
@@ -281,16 +290,33 @@ class _Connection(Part):
 
     def begin_writing(self) -> None:
         """Start the writer task: the socket doesn't take the outbox at once."""
-        self.nursery.start_soon(self._write)
+        self._writing = trio.CancelScope()
+        self.nursery.start_soon(self._write, self._writing)
 
-    async def _write(self) -> None:
+    def end_writing(self) -> None:
+        """End the writer task, if there is one."""
+        if self._writing is not None:
+            self._writing.cancel()
+
+    async def _write(self, scope: trio.CancelScope) -> None:
         """Write the outbox until it is finished; a socket that fails ends the connection."""
-        try:
-            await self.outbox.write_to(self.stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            self.nursery.cancel_scope.cancel()
+        with scope:
+            try:
+                await self.outbox.write_to(self.stream)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                self._break_off()
+            except Exception as failure:  # noqa: BLE001 (raised by the connection itself: not others')
+                self._crash = failure
+                self._break_off()
         if self._written is not None:
             self._written.set()
+
+    def _break_off(self) -> None:
+        """End the connection at once: nothing can be written any more."""
+        self.end_writing()
+        self._reading.cancel()
+        if self._parting is not None:
+            self._parting.cancel()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection with a close frame after what the outbox holds. Doesn't wait."""

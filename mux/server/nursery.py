@@ -144,6 +144,8 @@ class RunningServer(Part):
     _metrics: Metrics | None = None
     _stop: trio.Event = msgspec.field(default_factory=trio.Event)
     _reload: Reload = later()
+    _connections: trio.Nursery = later()
+    """Runs all connections, and their writers."""
     _serving: int = 0
     _served: trio.Event = msgspec.field(default_factory=trio.Event)
     _signal: signal.Signals | None = None
@@ -225,9 +227,9 @@ class RunningServer(Part):
                 root.start_soon(self.notices.delivery.run)
                 root.start_soon(self._load_rare)
                 root.start_soon(self.reads.remember)
-                async with trio.open_nursery() as connections:
-                    await self._serve(connections)
-                    connections.cancel_scope.cancel()
+                async with trio.open_nursery() as self._connections:
+                    await self._serve()
+                    self._connections.cancel_scope.cancel()
                 self._record_end()
                 root.cancel_scope.cancel()
 
@@ -246,14 +248,13 @@ class RunningServer(Part):
         name = self._signal.name if self._signal is not None else None
         self.audit.record("broker/stopped", {"signal": name, "why": self._given_up})
 
-    async def _serve(self, connections: trio.Nursery) -> None:
+    async def _serve(self) -> None:
         async with trio.open_nursery() as upstream:
             upstream.start_soon(self.upstream.run)
             async with trio.open_nursery() as accepting:
-                serve = partial(self._accept, connections)
                 for bound in self.listeners:
-                    await accepting.start(serve, bound)
-                accepting.start_soon(self.tailnet.run, serve)
+                    await accepting.start(self._accept, bound)
+                accepting.start_soon(self.tailnet.run, self._accept)
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
@@ -276,14 +277,13 @@ class RunningServer(Part):
 
     async def _accept(
         self,
-        connections: trio.Nursery,
         each: Listener,
         *,
         task_status: trio.TaskStatus[Listener] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         attend = partial(self._attend, each)
         await listener.serve(
-            each, attend, connections, self.unauthenticated, task_status=task_status
+            each, attend, self._connections, self.unauthenticated, task_status=task_status
         )
 
     async def _attend(self, each: Listener, stream: Accepted, address: str, place: Slot) -> None:
@@ -299,6 +299,7 @@ class RunningServer(Part):
                 stream,
                 admission,
                 self.dispatcher,
+                self._connections,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,
                 challenger=self._challenger,

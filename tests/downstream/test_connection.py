@@ -90,12 +90,13 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
     over, dispatcher = trio.Event(), Dispatcher(broker)
     dispatcher.connect(idle_shells())
 
-    async def serve() -> None:
+    async def serve(nursery: trio.Nursery) -> None:
         stream = Patient(trio.socket.from_stdlib_socket(ours))
         await connection.serve(
             stream,
             admission,
             dispatcher,
+            nursery,
             message_bytes=2**20,
             outbox_bytes=2**22,
         )
@@ -103,7 +104,7 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dispatcher.run)
-        nursery.start_soon(serve)
+        nursery.start_soon(serve, nursery)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         await stream.receive_some()  # the answer to the upgrade
         async with stream:
