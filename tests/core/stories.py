@@ -269,6 +269,8 @@ class Story:
         upstream = self.broker.state.scheduler.upstream
         for line in list(self.lines):
             asked = json.loads(line)
+            if "method" not in asked:
+                continue  # an answer: its id is the app-server's, not one of ours
             request = upstream.get(asked.get("id"))
             if request is None or request.account != BROKER or asked["method"] not in _KNOWN:
                 continue
