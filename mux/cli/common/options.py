@@ -130,6 +130,18 @@ class Scopes(click.ParamType[tuple[str, ...]]):
         return tuple(dict.fromkeys(scope for scopes in several for scope in scopes))
 
 
+def scope_flag(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
+    """Return the flag for the scopes of a device that is let in."""
+    return click.option(
+        "--scope",
+        "scopes",
+        type=Scopes(),
+        multiple=True,
+        metavar="|".join(SCOPES),
+        help=f"What it may do; several with commas (default: {','.join(default)}).",
+    )
+
+
 # -- the service -----------------------------------------------------------------------------------
 
 sudo_flag = click.option(

@@ -19,7 +19,7 @@ import trio
 
 from mux import client
 from mux.cli.common import invitation
-from mux.cli.common.options import SCOPES, Scopes, broker_flags, exits
+from mux.cli.common.options import Scopes, broker_flags, exits, scope_flag
 from mux.cli.common.settings import of_broker
 from mux.cli.devices.pair import USUAL
 from mux.cli.terminal.pairing_dialogue import NotPairedError, await_device, confirm
@@ -56,14 +56,7 @@ class NotOpenedError(AppmuxError):
 
 @click.command(epilog=exits("0 it is open", "1 it isn't"))
 @click.option("--print", "printed", is_flag=True, help="Print the link, and open nothing.")
-@click.option(
-    "--scope",
-    "scopes",
-    type=Scopes(),
-    multiple=True,
-    metavar="|".join(SCOPES),
-    help=f"What it may do; several with commas (default: {','.join(USUAL)}).",
-)
+@scope_flag(USUAL)
 @broker_flags
 def open(
     printed: bool,

@@ -30,6 +30,7 @@ from mux.cli.common.options import (
     broker_flags,
     exits,
     json_flag,
+    scope_flag,
     together,
 )
 from mux.cli.common.settings import of_broker
@@ -124,23 +125,12 @@ def _expires(default: str) -> Callable[[Decorated], Decorated]:
     )
 
 
-def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
-    return click.option(
-        "--scope",
-        "scopes",
-        type=Scopes(),
-        multiple=True,
-        metavar="|".join(SCOPES),
-        help=f"What it may do; several with commas (default: {','.join(default)}).",
-    )
-
-
 _PAIRS = exits("0 a device was let in", "1 none was", "130 Ctrl-C: it was called off")
 
 
 @click.command(epilog=_PAIRS)
 @_of_a_device
-@_scope(USUAL)
+@scope_flag(USUAL)
 @_expires("never")
 @click.option(
     "--novascale",
@@ -162,7 +152,7 @@ def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> 
 
 @click.command(epilog=_PAIRS)
 @_of_a_device
-@_scope(("observe",))
+@scope_flag(("observe",))
 @_expires("2h")
 @json_flag
 @broker_flags
