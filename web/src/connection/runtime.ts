@@ -229,15 +229,17 @@ function markRead(id: string | null): void {
   const row = id ? inbox.value.threads.get(id) : undefined;
   if (!row?.unread || !row.readState || document.visibilityState !== "visible") return;
   const { revision } = row.readState;
-  if (revision === saidRead) return;
-  saidRead = revision;
+  const said = `${row.id} ${revision}`;
+  const connection = rpc();
+  if (!connection || said === saidRead) return;
+  saidRead = said;
   const params = { threadId: row.id, expectedRevision: revision, operation: { type: "read" } };
-  rpc()
-    ?.request("thread/readState/update", params)
-    .catch(() => undefined);
+  connection.request("thread/readState/update", params).catch(() => {
+    saidRead = ""; // it may not have arrived
+  });
 }
 
-/** The last revision that was said to be read: said once. */
+/** The thread and its revision that were said to be read last: said once. */
 let saidRead = "";
 
 // -- the end ---------------------------------------------------------------------------------------
